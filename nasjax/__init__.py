@@ -1,0 +1,1 @@
+"""nasjax: searches neural networks that run well on a given edge device."""

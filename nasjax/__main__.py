@@ -1,0 +1,7 @@
+"""`python -m nasjax`."""
+
+import sys
+
+from nasjax.cli.main import main
+
+sys.exit(main())

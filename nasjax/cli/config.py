@@ -1,0 +1,279 @@
+"""One frozen dataclass a command: flags, a YAML file and --help from it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from nasjax.errors import InputError, nearest
+from nasjax.reader import number, read_yaml
+
+T = TypeVar("T")
+
+
+def option(
+  default: Any, help: str, *, low: float | None = None, choices=()
+) -> Any:
+  """A field with its help, lowest value and known words."""
+  metadata = {"help": help, "low": low, "choices": tuple(choices)}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """What `nasjax search` is told."""
+
+  space: str = option(
+    "edge", "search space: edge, nasbench201"
+  )
+  data: str = option(
+    "digits",
+    "images: digits, fashion-mnist, FILE.npz, a CIFAR-10 (binary), IDX or"
+    " image folder",
+  )
+  image_size: int | None = option(
+    None, "pixels: images of a folder are resized to this square", low=1
+  )
+  augment: str = option(
+    "auto",
+    "augmentation of training images: auto (suits the data), none, or a list"
+    " of flip, crop, cutout",
+  )
+  relaxation: str = option(
+    "gdas",
+    "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet, or"
+    " path/to/file.py:name",
+  )
+  temperature: float | None = option(
+    None, "of the relaxation at the start; default: its own", low=0.01
+  )
+  temperature_end: float | None = option(
+    None, "of the relaxation at the end, reached linearly", low=0.01
+  )
+  hypergradient: str = option(
+    "first_order", "single_level, first_order, unrolled, finite_difference"
+  )
+  objective: tuple[str, ...] = option(
+    ("cross_entropy",),
+    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
+    " energy_mj, params, macs, flops (metrics count over their median)",
+  )
+  weighting: str = option("constant", "how objectives share a step: constant")
+  penalty: str = option("quadratic", "how a limit pushes back: quadratic")
+  penalty_strength: float = option(30.0, "of the penalty, in loss units", low=0)
+  epochs: int | None = option(
+    None, "epochs; default: as many as make about 1200 steps", low=1
+  )
+  warmup: float = option(
+    0.2, "share of the steps that train weights alone", low=0
+  )
+  batch_size: int = option(64, "images a step", low=1)
+  channels: int | None = option(
+    None, "channels of the first stage; default 16", low=1
+  )
+  cells: int | None = option(
+    None, "cells a stage; default: edge 1, nasbench201 5", low=1
+  )
+  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
+  links: str | None = option(
+    None, "edge: residual (default), dense, linear_bottleneck"
+  )
+  activation: str | None = option(
+    None, "edge: relu6 (default), hswish, relu"
+  )
+  learning_rate: float = option(
+    0.05, "of the weights (SGD, cosine to 0)", low=0
+  )
+  arch_learning_rate: float = option(
+    0.02, "of the architecture parameters (Adam)", low=0
+  )
+  device: tuple[str, ...] = option(
+    (),
+    "what it must run on: x86-server or TABLE.csv; may be repeated; default:"
+    " x86-server if a limit or objective needs one, or in the default run",
+  )
+  limit: tuple[str, ...] = option(
+    (),
+    "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
+    " flops; with several devices DEVICE:METRIC=VALUE; may be repeated",
+  )
+  operation_dropout: float = option(
+    0.0, "rate at which skips are dropped while sampling, falling to 0", low=0
+  )
+  stop_on_skips: float | None = option(
+    None, "share of edges led by skips at which the search stops", low=0
+  )
+  seed: int = option(0, "of everything random", low=0)
+  out: str | None = option(
+    None, "run folder; default runs/SPACE-DATA-DATE-TIME"
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureConfig:
+  """What `nasjax hw measure` is told."""
+
+  space: str = option("edge", "search space whose workloads are measured")
+  out: str = option("table.csv", "the table to write")
+  runtime: str = option("jax", "what runs them: jax", choices=("jax",))
+  image_shape: tuple[str, ...] = option(
+    ("28x28x1",), "HEIGHTxWIDTHxCHANNELS; may be repeated"
+  )
+  channels: tuple[str, ...] = option(
+    ("16",), "channels of the first stage; may be repeated"
+  )
+  num_classes: int = option(10, "classes", low=2)
+  links: str | None = option(
+    None, "edge: residual (default), dense, linear_bottleneck"
+  )
+  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
+  batch: int = option(1, "images at once", low=1)
+  repeats: int = option(15, "timed runs of each workload", low=3)
+  device: str = option("this-machine", "the name the table gives its device")
+  append: bool = option(
+    False, "keep the rows of an existing table that are not measured again"
+  )
+
+
+class Parser(argparse.ArgumentParser):
+  """An argument parser whose errors are ours: one line, exit code 2."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises InputError in place of argparse's own exit."""
+    raise InputError("command line", message, f"see {self.prog} --help")
+
+
+def flag(name: str) -> str:
+  """The flag of a field."""
+  return "--" + name.replace("_", "-")
+
+
+def _kind(hint: Any) -> tuple[type, bool, bool]:
+  """(basic type, optional, repeated) of a field's annotation."""
+  if typing.get_origin(hint) is tuple:
+    return typing.get_args(hint)[0], False, True
+  if isinstance(hint, types.UnionType):
+    basic = next(a for a in typing.get_args(hint) if a is not type(None))
+    return basic, True, False
+  return hint, False, False
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+  """Adds a flag for each field; values stay text until `convert`."""
+  hints = typing.get_type_hints(config)
+  for field in dataclasses.fields(config):
+    basic, _, repeated = _kind(hints[field.name])
+    default = field.default
+    shown = "" if default in (None, ()) or "default" in field.metadata[
+      "help"
+    ] else f" (default: {' '.join(default) if repeated else default})"
+    arguments: dict[str, Any] = {
+      "dest": field.name,
+      "default": argparse.SUPPRESS,
+      "help": (field.metadata["help"] + shown).replace("%", "%%"),
+    }
+    if basic is bool:
+      arguments["action"] = "store_true"
+    elif repeated:
+      arguments["action"], arguments["nargs"] = "extend", "+"
+      arguments["metavar"] = field.name.upper()
+    else:
+      arguments["metavar"] = {int: "N", float: "X"}.get(basic, "NAME")
+    parser.add_argument(flag(field.name), **arguments)
+
+
+def convert(config: type[T], values: Mapping[str, Any], where) -> T:
+  """Makes a configuration of text or YAML values.
+
+  Args:
+    config: the dataclass.
+    values: by field name.
+    where: field name -> what a message calls it.
+
+  Returns:
+    The configuration.
+
+  Raises:
+    InputError: an unknown field, a wrong type or range.
+  """
+  fields = {f.name: f for f in dataclasses.fields(config)}
+  hints = typing.get_type_hints(config)
+  made = {}
+  for name, value in values.items():
+    if name not in fields:
+      raise InputError(where(name), "unknown key", nearest(name, fields))
+    basic, optional, repeated = _kind(hints[name])
+    metadata, place = fields[name].metadata, where(name)
+    if value is None and optional:
+      made[name] = None
+    elif repeated:
+      items = value if isinstance(value, (list, tuple)) else [value]
+      made[name] = tuple(_basic(v, basic, metadata, place) for v in items)
+    else:
+      made[name] = _basic(value, basic, metadata, place)
+  return config(**made)
+
+
+def _basic(value, basic, metadata, where):
+  low = metadata["low"]
+  if basic is bool:
+    if not isinstance(value, bool):
+      raise InputError(where, f"{value!r} is not true or false")
+    return value
+  if basic in (int, float):
+    found = number(value, where, low=-float("inf") if low is None else low)
+    if basic is int and found != int(found):
+      raise InputError(where, f"{value} is not a whole number")
+    return basic(found)
+  if isinstance(value, (dict, list)) or value is None:
+    raise InputError(where, "must be one word")
+  text = str(value)
+  if metadata["choices"] and text not in metadata["choices"]:
+    raise InputError(
+      where, f"unknown name {text!r}", nearest(text, metadata["choices"])
+    )
+  return text
+
+
+def from_flags(
+  config: type[T], flags: Mapping[str, Any], path: str | None = None
+) -> T:
+  """A configuration from a YAML file, if any, overridden by flags."""
+  values, lines = read_yaml(path) if path else ({}, {})
+  known = {f.name for f in dataclasses.fields(config)}
+  values = {str(k): v for k, v in values.items()}
+
+  def from_file(name):
+    return f"{path}:{lines.get(name, 1)} {name}"
+
+  base = convert(config, values, from_file)
+  given = {k: v for k, v in flags.items() if k in known}
+  made = convert(config, given, flag)
+  return dataclasses.replace(base, **{k: getattr(made, k) for k in given})
+
+
+def to_yaml(config: Any) -> str:
+  """The configuration as YAML that reads back the same."""
+  values = {
+    k: list(v) if isinstance(v, tuple) else v
+    for k, v in dataclasses.asdict(config).items()
+  }
+  return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def check_known_flags(parser: Parser, unknown: Sequence[str]) -> None:
+  """Refuses what the parser did not know, naming the nearest flag."""
+  if not unknown:
+    return
+  flags = [s for a in parser._actions for s in a.option_strings]
+  first = unknown[0]
+  if first.startswith("-"):
+    name = first.partition("=")[0]
+    raise InputError(name, "unknown flag", nearest(name, flags))
+  raise InputError("command line", f"unexpected {first!r}")

@@ -1,0 +1,150 @@
+"""`nasjax`: parses, calls a command, and turns errors into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from nasjax import errors
+from nasjax.cli import config as configs
+from nasjax.errors import InputError, NumbersError, one_line
+
+
+def _parser() -> configs.Parser:
+  parser = configs.Parser(
+    prog="nasjax",
+    description="Searches neural networks that run well on an edge device.",
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(
+    dest="command", metavar="COMMAND", parser_class=configs.Parser
+  )
+  search = commands.add_parser(
+    "search",
+    help="search an architecture for your images and device",
+    description="Searches an architecture; without arguments the default run.",
+    allow_abbrev=False,
+  )
+  search.add_argument(
+    "--config", metavar="RUN.yaml", help="read these options; flags override"
+  )
+  configs.add_flags(search, configs.SearchConfig)
+  search.add_argument(
+    "--force", action="store_true", help="replace the run in --out"
+  )
+  show = commands.add_parser(
+    "show", help="print a decided architecture", allow_abbrev=False
+  )
+  show.add_argument(
+    "what", metavar="PATH-or-STRING",
+    help="a run folder, a genotype.json, or a NAS-Bench-201 string",
+  )
+  show.add_argument(
+    "--format", default="table", help="nasbench201, json or table (default)"
+  )
+  doctor = commands.add_parser(
+    "doctor", help="print versions, devices, caches, data found",
+    allow_abbrev=False,
+  )
+  hw = commands.add_parser(
+    "hw", help="describe a device: latency tables", allow_abbrev=False
+  )
+  tools = hw.add_subparsers(
+    dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
+  )
+  measure = tools.add_parser(
+    "measure", help="time every workload of a space on this machine",
+    allow_abbrev=False,
+  )
+  configs.add_flags(measure, configs.MeasureConfig)
+  for command in (search, show, doctor, measure):
+    command.add_argument(
+      "--debug", action="store_true", help="show a traceback with an error"
+    )
+  return parser
+
+
+def _subparser(parser, words):
+  """The parser of the command that `words` name, for its flags."""
+  for action in parser._actions:
+    if isinstance(action.choices, dict) and words and words[0] in action.choices:
+      return _subparser(action.choices[words[0]], words[1:])
+  return parser
+
+
+def _check_command(parser, argv):
+  for action in parser._actions:
+    if isinstance(action.choices, dict) and argv:
+      if not argv[0].startswith("-") and argv[0] not in action.choices:
+        raise InputError(
+          "command line", f"unknown command {argv[0]!r}",
+          errors.nearest(argv[0], action.choices),
+        )
+      if argv[0] in action.choices:
+        _check_command(action.choices[argv[0]], argv[1:])
+
+
+def _run(argv: Sequence[str]) -> int:
+  parser = _parser()
+  _check_command(parser, argv)
+  arguments, unknown = parser.parse_known_args(argv)
+  configs.check_known_flags(_subparser(parser, argv), unknown)
+  if arguments.command is None:
+    parser.print_help()
+    return errors.DONE
+  # Imported late: --help and a wrong flag need no JAX.
+  if arguments.command == "search":
+    from nasjax.cli import search
+
+    config = configs.from_flags(
+      configs.SearchConfig, vars(arguments), arguments.config
+    )
+    return search.run(config, force=arguments.force)
+  if arguments.command == "show":
+    from nasjax.cli import show
+
+    return show.run(arguments.what, arguments.format)
+  if arguments.command == "doctor":
+    from nasjax.cli import doctor
+
+    return doctor.run()
+  from nasjax.cli import hw
+
+  return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command.
+
+  Args:
+    argv: words after `nasjax`; default: the process's own.
+
+  Returns:
+    The exit code, see `nasjax.errors`.
+  """
+  argv = list(sys.argv[1:] if argv is None else argv)
+  try:
+    code = _run(argv)
+    sys.stdout.flush()
+    return code
+  except (InputError, NumbersError, OSError) as error:
+    if "--debug" in argv:
+      raise
+    if isinstance(error, BrokenPipeError):
+      # Whoever read our output has gone; nothing more can be said there.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      return 141
+    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    if isinstance(error, InputError):
+      return errors.BAD_INPUT
+    if isinstance(error, NumbersError):
+      return errors.NUMBERS
+    return errors.STORAGE
+  except KeyboardInterrupt:
+    print("error: interrupted", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+  sys.exit(main())

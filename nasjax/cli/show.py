@@ -1,0 +1,83 @@
+"""`nasjax show`: prints a decided architecture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nasjax import errors, hardware, spaces
+from nasjax.cli.parts import built_ins
+from nasjax.errors import InputError, nearest
+from nasjax.spaces import genotype
+from nasjax.spaces.nasbench201 import from_string, to_string
+
+FORMATS = ("nasbench201", "json", "table")
+
+
+def run(what: str, style: str) -> int:
+  """Prints the architecture of a run, a file or a benchmark string."""
+  if style not in FORMATS:
+    raise InputError(
+      "--format", f"unknown name {style!r}", nearest(style, FORMATS)
+    )
+  if what.lstrip().startswith("|"):
+    space = spaces.nasbench201()
+    architecture = from_string(space, what)
+    value = genotype.to_json(
+      architecture, metrics=counted(architecture), limits={}, seed=0
+    )
+  else:
+    if not Path(what).exists():
+      raise InputError(
+        what, "is neither a run folder, a file nor an architecture string"
+      )
+    architecture, value = genotype.read(what, built_ins(spaces))
+  if style == "json":
+    print(json.dumps(value, indent=2))
+  elif style == "nasbench201":
+    if architecture.space.name != "nasbench201":
+      raise InputError(
+        "--format nasbench201",
+        f"{what} is of the space {architecture.space.name}",
+        "use --format json or table",
+      )
+    print(to_string(architecture))
+  else:
+    console = Console()
+    console.print(choices_table(architecture))
+    console.print(_metrics_table(value.get("metrics", {})))
+  return errors.DONE
+
+
+def counted(architecture) -> dict[str, dict]:
+  """Parameters, multiply-adds and FLOPs, as genotype.json holds them."""
+  return {
+    m.name: {"value": m.exact(architecture), "unit": m.unit, "source": m.source}
+    for m in (
+      make(architecture.space)
+      for make in (hardware.params, hardware.macs, hardware.flops)
+    )
+  }
+
+
+def choices_table(architecture) -> Table:
+  """The decided operations, one row an edge."""
+  table = Table("group", "edge", "operation", title=architecture.space.name)
+  for group, names in architecture.names().items():
+    for edge, name in enumerate(names):
+      table.add_row(group, str(edge), name)
+  return table
+
+
+def _metrics_table(metrics) -> Table:
+  table = Table("metric", "value", "unit", "source")
+  for name, item in metrics.items():
+    if isinstance(item, dict):
+      table.add_row(
+        name, f"{item.get('value')}", str(item.get("unit", "")),
+        str(item.get("source", "")),
+      )
+  return table

@@ -1,0 +1,52 @@
+"""What a user sees when something is wrong, and the exit codes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+DONE = 0
+BAD_INPUT = 2
+NUMBERS = 3
+STORAGE = 4
+IN_USE = 5
+
+_LONGEST_LINE = 400
+
+
+class InputError(ValueError):
+  """A user's mistake: where it is, what is wrong and what to do about it.
+
+  Args:
+    where: the file, file and line, flag or field at fault.
+    what: what is wrong with it.
+    fix: what to do, if there is something to say.
+  """
+
+  def __init__(self, where: str, what: str, fix: str = ""):
+    self.where, self.what, self.fix = str(where), what, fix
+    super().__init__(f"{where}: {what}" + (f"; {fix}" if fix else ""))
+
+
+class NumbersError(RuntimeError):
+  """The search met a number that is not finite; exit code 3."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Says which known names are meant: the nearest one, or all of them."""
+  known = sorted(known)
+  close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  if close:
+    return f"did you mean {close[0]}?"
+  return "known: " + ", ".join(known)
+
+
+def one_line(text: str) -> str:
+  """Makes `text` safe for a terminal: one line, no control characters."""
+  text = " ".join(str(text).split())
+  text = "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+  )
+  if len(text) > _LONGEST_LINE:
+    text = text[: _LONGEST_LINE - 3] + "..."
+  return text

@@ -1,0 +1,215 @@
+"""Workloads: concrete operations with their shapes, and what they count.
+
+A workload is what a device executes: batch normalisation after a convolution
+is folded into it, so `batch_norm` changes its parameters but not its cost. The
+workloads of a space are the bridge between networks and hardware models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax.types import Metric
+
+_CONVOLUTIONS = ("convolution", "depthwise")
+_POOLS = ("average_pool", "max_pool")
+# Operations on each element, with the floating-point operations they take.
+_ELEMENTWISE = {
+  "add": 1,
+  "multiply": 1,
+  "relu": 1,
+  "relu6": 2,
+  "hswish": 5,
+  "hsigmoid": 4,
+  "batch_norm": 2,
+}
+KINDS = (
+  *_CONVOLUTIONS,
+  "linear",
+  *_POOLS,
+  "global_average_pool",
+  "broadcast",
+  "concat",
+  *_ELEMENTWISE,
+)
+
+
+class Workload(NamedTuple):
+  """One operation on one image; sizes are those of its input."""
+
+  kind: str
+  height: int
+  width: int
+  channels_in: int
+  channels_out: int
+  kernel: int = 1
+  stride: int = 1
+  groups: int = 1
+  bits: int = 32
+  batch_norm: bool = False  # followed by a normalisation that is folded in
+
+  @property
+  def outputs(self) -> tuple[int, int]:
+    """Height and width of the output."""
+    if self.kind in ("global_average_pool", "linear"):
+      return 1, 1
+    return -(-self.height // self.stride), -(-self.width // self.stride)
+
+  @property
+  def macs(self) -> int:
+    """Multiply-adds of convolutions and linear layers, as the field counts."""
+    if self.kind == "linear":
+      return self.channels_in * self.channels_out
+    if self.kind not in _CONVOLUTIONS:
+      return 0
+    height, width = self.outputs
+    inputs = self.channels_in // self.groups
+    return height * width * self.channels_out * inputs * self.kernel**2
+
+  @property
+  def flops(self) -> int:
+    """Floating-point operations: 2 a multiply-add, and the pointwise ones."""
+    height, width = self.outputs
+    elements = height * width * self.channels_out
+    if self.kind in _POOLS:
+      return elements * self.kernel**2
+    if self.kind == "global_average_pool":
+      return self.height * self.width * self.channels_in
+    return 2 * self.macs + elements * _ELEMENTWISE.get(self.kind, 0)
+
+  @property
+  def params(self) -> int:
+    """Trained parameters, scale and shift of the normalisation included."""
+    normal = 2 * self.channels_out if self.batch_norm else 0
+    if self.kind == "linear":
+      return self.channels_in * self.channels_out + self.channels_out
+    if self.kind == "batch_norm":
+      return 2 * self.channels_out
+    if self.kind not in _CONVOLUTIONS:
+      return 0
+    inputs = self.channels_in // self.groups
+    return self.kernel**2 * inputs * self.channels_out + normal
+
+  @property
+  def key(self) -> Workload:
+    """The workload as a device sees it: normalisation folded away."""
+    return self._replace(batch_norm=False)
+
+  def __str__(self) -> str:
+    """For a message: kind, sizes and what differs from the default."""
+    extra = "".join(
+      f" {name}={value}"
+      for name, value, plain in (
+        ("kernel", self.kernel, 1),
+        ("stride", self.stride, 1),
+        ("groups", self.groups, 1),
+        ("bits", self.bits, 32),
+      )
+      if value != plain
+    )
+    return (
+      f"{self.kind} {self.height}x{self.width}"
+      f" {self.channels_in}->{self.channels_out}{extra}"
+    )
+
+
+class SpaceWorkloads(NamedTuple):
+  """Which workloads a space's networks are made of.
+
+  `groups[name][edge][candidate]` are the workloads that choosing this
+  candidate adds (over all cells that share the choice), `fixed` those that
+  every network has.
+  """
+
+  fixed: tuple[Workload, ...]
+  groups: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]]
+
+  def distinct(self) -> list[Workload]:
+    """Every workload once, as the device sees it, sorted."""
+    found = {w.key for w in self.fixed}
+    for edges in self.groups.values():
+      found.update(w.key for row in edges for cell in row for w in cell)
+    return sorted(found)
+
+
+def additive_metric(
+  name: str,
+  unit: str,
+  workloads: SpaceWorkloads,
+  cost: Callable[[Workload], float],
+  *,
+  device: str | None = None,
+  constant: float = 0.0,
+  source: str = "",
+) -> Metric:
+  """A metric that is a sum over workloads.
+
+  Args:
+    name: its name, with the unit.
+    unit: its unit.
+    workloads: of the space.
+    cost: one workload's cost in `unit`; called once for each, here.
+    device: the device it belongs to, if any.
+    constant: what every network costs besides its workloads.
+    source: where the numbers come from.
+
+  Returns:
+    `expected` = constant + fixed + sum(weights * table), differentiable;
+    `exact` the same in float64.
+
+  Raises:
+    ValueError: a cost that is not finite; it would make gradients NaN even at
+      probability 0.
+  """
+
+  def total(items):
+    values = [float(cost(w)) for w in items]
+    for item, value in zip(items, values, strict=True):
+      if not np.isfinite(value):
+        raise ValueError(f"{name}: the cost of {item} is {value}")
+    return sum(values)
+
+  fixed = constant + total(workloads.fixed)
+  tables = {
+    group: np.array([[total(cell) for cell in row] for row in edges])
+    for group, edges in workloads.groups.items()
+  }
+
+  def expected(weights):
+    value = jnp.float32(fixed)
+    for group, table in tables.items():
+      value += jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
+    return value
+
+  def exact(architecture):
+    return fixed + sum(
+      float(table[np.arange(len(table)), architecture.choices[group]].sum())
+      for group, table in tables.items()
+    )
+
+  return Metric(name, unit, device, expected, exact, True, source)
+
+
+def params(space) -> Metric:
+  """Trained parameters of a space's networks."""
+  return additive_metric(
+    "params", "", space.workloads(), lambda w: w.params, source="counted"
+  )
+
+
+def macs(space) -> Metric:
+  """Multiply-adds of one image through a space's networks."""
+  return additive_metric(
+    "macs", "", space.workloads(), lambda w: w.macs, source="counted"
+  )
+
+
+def flops(space) -> Metric:
+  """Floating-point operations of one image, pointwise ones included."""
+  return additive_metric(
+    "flops", "", space.workloads(), lambda w: w.flops, source="counted"
+  )

@@ -1,0 +1,1 @@
+"""The operations of the search spaces, one file a family."""

@@ -1,0 +1,248 @@
+"""Blocks: short sequences of workloads that a flax module executes.
+
+A block IS its workloads: the same list is run, counted and costed, so what the
+hardware model sees cannot drift from what the network does. `add`, `multiply`
+and `concat` join the running value with the one saved before workload number
+`saved` (0: the block's input).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from nasjax.hardware.workload import Workload
+from nasjax.layers import convolution
+
+ACTIVATIONS = ("relu6", "relu", "hswish")
+
+
+def _hsigmoid(x):
+  return jax.nn.relu6(x + 3.0) / 6.0
+
+
+_POINTWISE = {
+  "relu": jax.nn.relu,
+  "relu6": jax.nn.relu6,
+  "hswish": lambda x: x * _hsigmoid(x),
+  "hsigmoid": _hsigmoid,
+}
+
+
+class Block(nn.Module):
+  """Executes workloads one after the other.
+
+  Attributes:
+    workloads: what to execute; sizes must fit together.
+    saved: before which workload the second operand of a join is taken.
+    affine: whether normalisations have a trained scale and shift. Supernets
+      go without: a scale would undo the architecture weight before it.
+  """
+
+  workloads: tuple[Workload, ...]
+  saved: int = 0
+  affine: bool = True
+
+  @property
+  def output(self) -> tuple[int, int, int]:
+    """Height, width and channels of the output."""
+    last = self.workloads[-1]
+    return (*last.outputs, last.channels_out)
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps f32[B, H, W, C_in] to f32[B, H', W', C_out].
+
+    Args:
+      x: the input.
+      train: use and update batch statistics, not the running ones.
+
+    Returns:
+      The output of the last workload.
+    """
+    other = x
+    height, width = x.shape[1:3]
+    for i, work in enumerate(self.workloads):
+      if i == self.saved:
+        other = x
+      if work.kind in _POINTWISE:
+        x = _POINTWISE[work.kind](x)
+      elif work.kind in ("convolution", "depthwise"):
+        x = nn.Conv(
+          work.channels_out,
+          (work.kernel, work.kernel),
+          strides=work.stride,
+          padding=[(work.kernel // 2, work.kernel // 2)] * 2,
+          feature_group_count=work.groups,
+          use_bias=False,
+          kernel_init=nn.initializers.he_normal(),
+          conv_general_dilated=convolution.conv,
+          name=f"convolution_{i}",
+        )(x)
+      elif work.kind == "linear":
+        x = nn.Dense(work.channels_out, name=f"linear_{i}")(x)
+      elif work.kind == "average_pool":
+        padding = work.kernel // 2 if work.kernel % 2 else 0
+        x = convolution.avg_pool(
+          x, work.kernel, work.stride, padding, ceil=True
+        )
+      elif work.kind == "max_pool":
+        x = convolution.max_pool(x, work.kernel, work.stride, work.kernel // 2)
+      elif work.kind == "global_average_pool":
+        x = jnp.mean(x, axis=(1, 2), keepdims=True)
+      elif work.kind == "broadcast":
+        x = jnp.broadcast_to(x, (x.shape[0], height, width, x.shape[3]))
+      elif work.kind == "add":
+        x = x + other
+      elif work.kind == "multiply":
+        x = x * other
+      elif work.kind == "concat":
+        x = jnp.concatenate([other, x], axis=-1)
+      elif work.kind != "batch_norm":
+        raise ValueError(f"no layer for workload {work}")
+      if work.batch_norm or work.kind == "batch_norm":
+        x = nn.BatchNorm(
+          use_running_average=not train,
+          momentum=0.9,
+          use_scale=self.affine,
+          use_bias=self.affine,
+          name=f"norm_{i}",
+        )(x)
+    return x
+
+
+class Builder:
+  """Chains workloads from a shape; each call returns a longer builder."""
+
+  def __init__(self, height: int, width: int, channels: int, work=()):
+    self.shape = (height, width, channels)
+    self.workloads: tuple[Workload, ...] = tuple(work)
+
+  def then(
+    self,
+    kind: str,
+    channels_out: int | None = None,
+    *,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    batch_norm: bool = False,
+  ) -> Builder:
+    """Appends one workload on the present shape."""
+    height, width, channels = self.shape
+    work = Workload(
+      kind,
+      height,
+      width,
+      channels,
+      channels_out or channels,
+      kernel,
+      stride,
+      groups,
+      batch_norm=batch_norm,
+    )
+    return Builder(*work.outputs, work.channels_out, (*self.workloads, work))
+
+  def conv(
+    self,
+    channels_out: int,
+    kernel: int = 1,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+  ) -> Builder:
+    """A convolution with its batch normalisation."""
+    return self.then(
+      "convolution",
+      channels_out,
+      kernel=kernel,
+      stride=stride,
+      groups=groups,
+      batch_norm=True,
+    )
+
+  def depthwise(self, kernel: int, *, stride: int = 1) -> Builder:
+    """A depthwise convolution with its batch normalisation."""
+    channels = self.shape[2]
+    return self.then(
+      "depthwise",
+      kernel=kernel,
+      stride=stride,
+      groups=channels,
+      batch_norm=True,
+    )
+
+  def broadcast(self, height: int, width: int) -> Builder:
+    """Repeats a 1x1 map over `height` x `width`."""
+    channels = self.shape[2]
+    work = Workload("broadcast", height, width, channels, channels)
+    return Builder(height, width, channels, (*self.workloads, work))
+
+  def join(self, kind: str, shape: tuple[int, int, int]) -> Builder:
+    """`add`, `multiply` or `concat` with the saved value, giving `shape`."""
+    height, width, channels = shape
+    work = Workload(kind, height, width, channels, channels)
+    return Builder(height, width, channels, (*self.workloads, work))
+
+  def block(self, saved: int = 0) -> Block:
+    """The finished block."""
+    return Block(self.workloads, saved)
+
+
+def separable(
+  start: Builder,
+  channels_out: int,
+  activation: str,
+  *,
+  kernels=(3,),
+  stride: int = 1,
+) -> Builder:
+  """Depthwise convolutions, then a 1x1 one (MobileNet, section 3.1).
+
+  Two 3x3 kernels see 5x5 pixels with 18 weights a channel instead of 25.
+  """
+  for i, kernel in enumerate(kernels):
+    start = start.depthwise(kernel, stride=stride if i == 0 else 1)
+    start = start.then(activation)
+  return start.conv(channels_out)
+
+
+def inverted_residual(
+  shape: tuple[int, int, int],
+  activation: str,
+  expansion: int,
+  residual: bool,
+) -> Block:
+  """MobileNetV2's block (section 3.3): expand, depthwise 3x3, project.
+
+  Args:
+    shape: height, width, channels of input and output.
+    activation: after the expansion and the depthwise convolution.
+    expansion: hidden channels over input channels.
+    residual: adds its input; False where the link around it already does.
+
+  Returns:
+    The block.
+  """
+  hidden = shape[2] * expansion
+  b = Builder(*shape).conv(hidden).then(activation)
+  b = b.depthwise(3).then(activation).conv(shape[2])
+  return (b.join("add", shape) if residual else b).block()
+
+
+def ghost(shape: tuple[int, int, int], activation: str) -> Block:
+  """Ghost module (GhostNet, section 3.1): half the maps from cheap 3x3s."""
+  height, width, channels = shape
+  b = Builder(*shape).conv(channels // 2).then(activation)
+  return b.depthwise(3).join("concat", shape).block(saved=2)
+
+
+def squeeze_excite(
+  shape: tuple[int, int, int], activation: str, reduction: int = 4
+) -> Block:
+  """Light squeeze-and-excitation (MobileNetV3): hard sigmoid gates."""
+  hidden = max(1, shape[2] // reduction)
+  b = Builder(*shape).then("global_average_pool").then("linear", hidden)
+  b = b.then(activation).then("linear", shape[2]).then("hsigmoid")
+  return b.join("multiply", shape).block()

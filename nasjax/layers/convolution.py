@@ -1,0 +1,412 @@
+"""Convolutions whose every derivative is fast on CPU.
+
+XLA's CPU back end computes the gradients of a convolution with a reversed
+kernel and with the batch in the place of the channels. Both miss its fast path
+inside `lax.scan`, `lax.cond` and `lax.switch`, where they are 17 to 45 times
+slower (3x3, 64x32x32x16), and `feature_group_count` misses it everywhere. A
+convolution is bilinear, so one trilinear form holds all of its derivatives:
+
+  <forward(x, w), g> = <x, input_gradient(g, w)> = <w, kernel_gradient(x, g)>
+
+The three functions are written here as plain forward convolutions, matrix
+products and sums, and the derivative of each is the other two: derivatives of
+every order stay on the fast path. On GPU and TPU all three are the platform's
+own.
+
+`conv` is a drop-in for flax: `nn.Conv(..., conv_general_dilated=conv)`. Forward
+mode (`jax.jvp`) is defined for 1x1 kernels only; who needs it elsewhere passes
+nothing to flax, which then uses `jax.lax.conv_general_dilated`.
+"""
+
+from collections.abc import Sequence
+from functools import partial, reduce
+from operator import add
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nasjax.layers.pooling import Pair, Windows, avg_pool, max_pool, pad, taps
+
+__all__ = ["avg_pool", "conv", "max_pool"]
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+# The kernel gradient is one matrix product a tap while all taps' copies of the
+# input are at most this large, else a convolution (64x16x16x32, 3x3, 19 MB: 4
+# against 9 ms; 64x32x32x16, 3x3, 38 MB: 15 to 30 against 10).
+_COPIES_BYTES = 20_000_000
+# XLA is slow with fewer channels a group than this (8 groups of 4 channels and
+# both gradients: 15 ms; as 4 groups of 8 with zeros in the kernel: 6).
+_GROUP_CHANNELS = 8
+
+
+class _Plan(NamedTuple):
+  """All that is static about one convolution; hashable."""
+
+  windows: Windows
+  groups: int
+  channels: int  # of the input, in each group
+  precision: Any
+
+
+def _dense(
+  x: jax.Array,
+  w: jax.Array,
+  windows: Windows,
+  precision: Any,
+  spacing: Pair = (1, 1),
+) -> jax.Array:
+  """Convolves x, spread by spacing, without groups; negative padding crops."""
+  padding = windows.padding
+  if min(min(p) for p in padding) < 0:
+    x = pad(x, padding, spacing)
+    padding, spacing = ((0, 0), (0, 0)), (1, 1)
+  return lax.conv_general_dilated(
+    x,
+    w,
+    windows.strides,
+    padding,
+    lhs_dilation=spacing,
+    rhs_dilation=windows.dilation,
+    dimension_numbers=_LAYOUT,
+    precision=precision,
+  )
+
+
+def _dense_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  return _dense(x, w, plan.windows, plan.precision)
+
+
+def _dense_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  w = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+  windows = plan.windows
+  return _dense(g, w, windows.transposed, plan.precision, windows.strides)
+
+
+def _dense_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+  windows = plan.windows
+  count = windows.kernel[0] * windows.kernel[1]
+  copies = count * g.size // g.shape[3] * x.shape[3] * x.dtype.itemsize
+  if copies <= _COPIES_BYTES:
+    # A product for each image, then their sum: faster than one long product.
+    parts = [
+      jnp.einsum("nhwo,nhwi->noi", g, tap, precision=plan.precision).sum(0)
+      for tap in taps(pad(x, windows.exact_padding), windows)
+    ]
+    stacked = jnp.stack(parts).swapaxes(1, 2)
+    return stacked.reshape(*windows.kernel, *stacked.shape[1:])
+  # The batch plays the channels, the input channels the batch.
+  exchanged = windows._replace(
+    padding=windows.exact_padding,
+    strides=windows.dilation,
+    dilation=windows.strides,
+  )
+  w = _dense(
+    x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), exchanged, plan.precision
+  )
+  return w.transpose(1, 2, 0, 3)
+
+
+def _weighted_taps(x: jax.Array, w: jax.Array, windows: Windows) -> jax.Array:
+  views = taps(pad(x, windows.exact_padding), windows)
+  w = w.reshape(len(views), 1, 1, 1, -1)
+  return reduce(add, [view * w[i] for i, view in enumerate(views)])
+
+
+def _depthwise_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  return _weighted_taps(x, w, plan.windows)
+
+
+def _depthwise_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  g = pad(g, ((0, 0), (0, 0)), plan.windows.strides)
+  return _weighted_taps(g, jnp.flip(w, (0, 1)), plan.windows.transposed)
+
+
+def _depthwise_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+  windows = plan.windows
+  products = [view * g for view in taps(pad(x, windows.exact_padding), windows)]
+  # One reduction with many operands reads the images once.
+  sums = lax.reduce(
+    products,
+    [np.zeros((), g.dtype)] * len(products),
+    lambda a, b: [left + right for left, right in zip(a, b, strict=True)],
+    (1, 2),
+  )
+  return jnp.stack(sums).sum(1).reshape(*windows.kernel, 1, -1)
+
+
+def _merge_factor(groups: int, channels: int) -> int:
+  """Returns how many neighbouring groups to merge into one."""
+  return next(
+    m
+    for m in range(1, groups + 1)
+    if groups % m == 0 and (m * channels >= _GROUP_CHANNELS or m == groups)
+  )
+
+
+def _block_diagonal(w: jax.Array, groups: int, merge: int) -> jax.Array:
+  """Spreads [KH, KW, I, G * O] to [KH, KW, M * I, G * O], zero off-diagonal."""
+  height, width, _, outputs = w.shape
+  blocks = w.reshape(
+    height, width, 1, -1, groups // merge, merge, outputs // groups
+  )
+  diagonal = jnp.eye(merge, dtype=bool).reshape(1, 1, merge, 1, 1, merge, 1)
+  return jnp.where(diagonal, blocks, 0).reshape(height, width, -1, outputs)
+
+
+def _diagonal_blocks(w: jax.Array, groups: int, merge: int) -> jax.Array:
+  """Returns the transpose of `_block_diagonal`."""
+  height, width, inputs, outputs = w.shape
+  blocks = w.reshape(
+    height,
+    width,
+    merge,
+    inputs // merge,
+    groups // merge,
+    merge,
+    outputs // groups,
+  )
+  diagonal = jnp.eye(merge, dtype=bool).reshape(1, 1, merge, 1, 1, merge, 1)
+  return (
+    jnp.where(diagonal, blocks, 0).sum(2).reshape(height, width, -1, outputs)
+  )
+
+
+def _on_cpu(dense, depthwise, yields_kernel: bool = False):
+  """Makes a CPU implementation of one of the three functions.
+
+  Groups lie along the last axis of both operands and of the result.
+
+  Args:
+    dense: the function for one group.
+    depthwise: the function for one channel a group.
+    yields_kernel: the result is a kernel; otherwise the second operand is.
+
+  Returns:
+    The function of two operands and a plan.
+  """
+
+  def grouped(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+    groups = plan.groups
+    merge = _merge_factor(groups, min(plan.channels, b.shape[3] // groups))
+    if not yields_kernel:
+      b = _block_diagonal(b, groups, merge)
+    parts = zip(
+      jnp.split(a, groups // merge, 3),
+      jnp.split(b, groups // merge, 3),
+      strict=True,
+    )
+    result = jnp.concatenate([dense(*part, plan) for part in parts], 3)
+    return _diagonal_blocks(result, groups, merge) if yields_kernel else result
+
+  def function(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+    dtype = a.dtype
+    if dtype.itemsize < 4:  # sums in half precision would be inexact
+      a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    if plan.groups == 1:
+      result = dense(a, b, plan)
+    elif plan.channels == 1 and b.shape[3] == plan.groups:
+      result = depthwise(a, b, plan)
+    else:
+      result = grouped(a, b, plan)
+    return result.astype(dtype)
+
+  return function
+
+
+_cpu_forward = _on_cpu(_dense_forward, _depthwise_forward)
+_cpu_input = _on_cpu(_dense_input, _depthwise_input)
+_cpu_kernel = _on_cpu(_dense_kernel, _depthwise_kernel, True)
+
+
+def _native_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  return lax.conv_general_dilated(
+    x,
+    w,
+    plan.windows.strides,
+    plan.windows.padding,
+    rhs_dilation=plan.windows.dilation,
+    dimension_numbers=_LAYOUT,
+    feature_group_count=plan.groups,
+    precision=plan.precision,
+  )
+
+
+def _native_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  shape = (g.shape[0], *plan.windows.size, plan.channels * plan.groups)
+  x = jax.ShapeDtypeStruct(shape, g.dtype)
+  return jax.linear_transpose(lambda x: _native_forward(x, w, plan), x)(g)[0]
+
+
+def _native_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+  shape = (*plan.windows.kernel, plan.channels, g.shape[3])
+  w = jax.ShapeDtypeStruct(shape, x.dtype)
+  return jax.linear_transpose(lambda w: _native_forward(x, w, plan), w)(g)[0]
+
+
+def _choose(cpu, native):
+  """Makes a differentiable function that picks by platform when lowered."""
+
+  @partial(jax.custom_vjp, nondiff_argnums=(2,))
+  def function(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+    return lax.platform_dependent(
+      a,
+      b,
+      cpu=lambda a, b: cpu(a, b, plan),
+      default=lambda a, b: native(a, b, plan),
+    )
+
+  return function
+
+
+_forward = _choose(_cpu_forward, _native_forward)  # x, w -> y
+_input_gradient = _choose(_cpu_input, _native_input)  # g, w -> dx
+_kernel_gradient = _choose(_cpu_kernel, _native_kernel)  # x, g -> dw
+
+
+def _define_derivative(function, left, right):
+  """Gives function(a, b) the pull-backs left(ct, a, b) and right(ct, a, b)."""
+  function.defvjp(
+    lambda a, b, plan: (function(a, b, plan), (a, b)),
+    lambda plan, ab, ct: (left(ct, *ab, plan), right(ct, *ab, plan)),
+  )
+
+
+_define_derivative(
+  _forward,
+  lambda ct, x, w, plan: _input_gradient(ct, w, plan),
+  lambda ct, x, w, plan: _kernel_gradient(x, ct, plan),
+)
+_define_derivative(
+  _input_gradient,
+  lambda ct, g, w, plan: _forward(ct, w, plan),
+  lambda ct, g, w, plan: _kernel_gradient(ct, g, plan),
+)
+_define_derivative(
+  _kernel_gradient,
+  lambda ct, x, g, plan: _input_gradient(g, ct, plan),
+  lambda ct, x, g, plan: _forward(x, ct, plan),
+)
+
+
+def _pointwise(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+  """Returns an unpadded 1x1 convolution: a matrix product."""
+  height, width = plan.windows.strides
+  x = x[:, ::height, ::width]
+  return jnp.einsum("nhwi,io->nhwo", x, w[0, 0], precision=plan.precision)
+
+
+def conv(
+  lhs: jax.Array,
+  rhs: jax.Array,
+  window_strides: Sequence[int],
+  padding: str | Sequence[Pair],
+  lhs_dilation: Sequence[int] | None = None,
+  rhs_dilation: Sequence[int] | None = None,
+  dimension_numbers: Any = None,
+  feature_group_count: int = 1,
+  batch_group_count: int = 1,
+  precision: Any = None,
+  preferred_element_type: jax.typing.DTypeLike | None = None,
+) -> jax.Array:
+  """Convolves images; every reverse-mode derivative is fast on CPU.
+
+  Takes what `jax.lax.conv_general_dilated` takes, for two-dimensional images.
+  For flax: `nn.Conv(features, (3, 3), conv_general_dilated=conv)`; for the
+  platform's own convolution pass nothing to flax.
+
+  Args:
+    lhs: images, [N, H, W, C_in].
+    rhs: kernel, [KH, KW, C_in / groups, C_out].
+    window_strides: strides of height and width.
+    padding: "SAME", "SAME_LOWER", "VALID", or (low, high) of height and width.
+    lhs_dilation: must be None or 1.
+    rhs_dilation: dilation of the kernel's height and width.
+    dimension_numbers: must be None or NHWC, HWIO, NHWC.
+    feature_group_count: number of groups of channels.
+    batch_group_count: must be 1.
+    precision: as in `jax.lax`.
+    preferred_element_type: type of the result; the operands are cast to it.
+
+  Returns:
+    The convolved images, [N, H_out, W_out, C_out].
+
+  Raises:
+    ValueError: the convolution is not one of those described above.
+  """
+  if lhs.ndim != 4 or rhs.ndim != 4:
+    raise ValueError(
+      "conv takes images [N, H, W, C] and a kernel [KH, KW, I, O], not shapes "
+      f"{lhs.shape} and {rhs.shape}: use jax.lax.conv_general_dilated."
+    )
+  numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
+  if dimension_numbers is not None and numbers != lax.conv_dimension_numbers(
+    lhs.shape, rhs.shape, dimension_numbers
+  ):
+    raise ValueError(
+      f"conv takes dimension_numbers {_LAYOUT} only, not {dimension_numbers}: "
+      "transpose the operands."
+    )
+  if any(d != 1 for d in lhs_dilation or ()) or batch_group_count != 1:
+    raise ValueError(
+      f"conv takes no lhs_dilation ({lhs_dilation}) and no batch_group_count "
+      f"({batch_group_count}): use jax.lax.conv_general_dilated."
+    )
+  groups, inputs, outputs = feature_group_count, lhs.shape[3], rhs.shape[3]
+  if groups < 1 or outputs % groups or inputs != rhs.shape[2] * groups:
+    raise ValueError(
+      f"{groups} groups do not fit images {lhs.shape} and kernel {rhs.shape}: "
+      "the kernel must be [KH, KW, C_in / groups, C_out], with C_out a "
+      "multiple of groups."
+    )
+  if preferred_element_type is not None:
+    lhs = lhs.astype(preferred_element_type)
+    rhs = rhs.astype(preferred_element_type)
+  if lhs.dtype != rhs.dtype or not jnp.issubdtype(lhs.dtype, jnp.floating):
+    raise ValueError(
+      f"conv takes two operands of one floating type, not {lhs.dtype} and "
+      f"{rhs.dtype}: cast them with astype."
+    )
+  windows = _windows(lhs, rhs, window_strides, padding, rhs_dilation)
+  if min(windows.output) < 1:
+    raise ValueError(
+      f"The kernel {windows.kernel} with dilation {windows.dilation} is larger "
+      f"than the image {windows.size} with padding {windows.padding}: pad more."
+    )
+  plan = _Plan(windows, groups, rhs.shape[2], precision)
+  if windows.kernel == (1, 1) and groups == 1:
+    if not any(map(any, windows.padding)):
+      return _pointwise(lhs, rhs, plan)
+  if groups == inputs and outputs > inputs > 1:  # depthwise, C_out / C_in each
+    lhs = jnp.repeat(lhs, outputs // groups, 3)
+    plan = plan._replace(groups=outputs)
+  return _forward(lhs, rhs, plan)
+
+
+def _windows(
+  x: jax.Array,
+  w: jax.Array,
+  strides: Sequence[int],
+  padding: str | Sequence[Pair],
+  dilation: Sequence[int] | None,
+) -> Windows:
+  """Checks the windows of a convolution and spells their padding out."""
+  strides, dilation = tuple(strides), tuple(dilation or (1, 1))
+  if len(strides) != 2 or len(dilation) != 2 or min(strides + dilation) < 1:
+    raise ValueError(
+      "Strides and dilation must be two positive integers each, not "
+      f"{strides} and {dilation}."
+    )
+  size, kernel = (x.shape[1], x.shape[2]), (w.shape[0], w.shape[1])
+  windows = Windows(size, kernel, strides, ((0, 0), (0, 0)), dilation)
+  if isinstance(padding, str):
+    covered = tuple(e + 1 for e in windows.extent)
+    padding = lax.padtype_to_pads(size, covered, strides, padding)
+  pairs = tuple((int(low), int(high)) for low, high in padding)
+  if len(pairs) != 2:
+    raise ValueError(
+      f"padding must be (low, high) of height and width, not {padding}."
+    )
+  return windows._replace(padding=pairs)

@@ -1,0 +1,153 @@
+"""Mixed operations: all candidates weighted, or only the sampled ones.
+
+`none` is a candidate without a block: it is never executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nasjax.layers.blocks import Block
+from nasjax.types import Array
+
+Candidates = Mapping[str, Block | None]
+
+
+def run_block(
+  block: Block, variables: Mapping, x: Array, train: bool
+) -> tuple[Array, Mapping]:
+  """Runs one block.
+
+  Args:
+    block: the block.
+    variables: its {"params", "batch_stats"}.
+    x: f32[B, H, W, C].
+    train: use and return new batch statistics.
+
+  Returns:
+    (output, batch statistics).
+  """
+  stats = variables["batch_stats"]
+  if not train or not stats:
+    return block.apply(variables, x, train), stats
+  y, new = block.apply(variables, x, train, mutable=["batch_stats"])
+  return y, lax.stop_gradient(new["batch_stats"])
+
+
+def init_block(block: Block | None, key: Array, x: Array) -> dict:
+  """Variables of one block: {"params": .., "batch_stats": ..}."""
+  if block is None:
+    return {"params": {}, "batch_stats": {}}
+  variables = block.init(key, x, False)
+  return {
+    "params": variables.get("params", {}),
+    "batch_stats": variables.get("batch_stats", {}),
+  }
+
+
+def mixed(
+  candidates: Candidates,
+  variables: Mapping,
+  x: Array,
+  weights: Array,
+  paths: Array | None,
+  train: bool,
+) -> tuple[Array, Mapping]:
+  """One edge: its candidates applied to `x` and summed by weight.
+
+  Args:
+    candidates: name -> block, all keeping the shape of `x`.
+    variables: {"params", "batch_stats"}, each by candidate name.
+    x: f32[B, H, W, C].
+    weights: f32[K].
+    paths: i32[P], the candidates executed; None: all.
+    train: use and return new batch statistics.
+
+  Returns:
+    (f32[B, H, W, C], new batch statistics).
+  """
+  if paths is None:
+    return _all_paths(candidates, variables, x, weights, train)
+  total, stats = 0.0, variables["batch_stats"]
+  for column in range(paths.shape[0]):
+    y, stats = _single_path(
+      candidates, variables["params"], stats, x, weights, paths[column], train
+    )
+    total += y
+  return total, stats
+
+
+def _all_paths(candidates, variables, x, weights, train):
+  total, stats = jnp.zeros_like(x), {}
+  for k, (name, block) in enumerate(candidates.items()):
+    own = {c: variables[c][name] for c in ("params", "batch_stats")}
+    stats[name] = own["batch_stats"]
+    if block is not None:
+      y, stats[name] = run_block(block, own, x, train)
+      total += weights[k] * y
+  return total, stats
+
+
+def _single_path(candidates, params, stats, x, weights, index, train):
+  """Executes candidate `index` alone, forwards and backwards.
+
+  `lax.switch` would keep the residuals of every branch for its gradient; here
+  the backward pass switches again and recomputes within the one branch.
+  """
+  names = tuple(candidates)
+
+  def branch(k):
+    name, block = names[k], candidates[names[k]]
+
+    def forward(params, stats, x):
+      if block is None:
+        return jnp.zeros_like(x), stats
+      own = {"params": params[name], "batch_stats": stats[name]}
+      y, new = run_block(block, own, x, train)
+      return y, {**stats, name: new}
+
+    def backward(params, stats, x, weight, g):
+      zeros = jax.tree.map(jnp.zeros_like, params)
+      if block is None:
+        return zeros, jnp.zeros_like(x), jnp.zeros((), g.dtype)
+
+      def own(p, x):
+        return forward({**params, name: p}, stats, x)[0]
+
+      y, pull = jax.vjp(own, params[name], x)
+      dp, dx = pull(weight * g)
+      return {**zeros, name: dp}, dx, jnp.sum(y * g)
+
+    return forward, backward
+
+  branches = [branch(k) for k in range(len(names))]
+
+  @jax.custom_vjp
+  def run(index, params, stats, x, weights):
+    y, stats = lax.switch(index, [b[0] for b in branches], params, stats, x)
+    return weights[index] * y, stats
+
+  def run_forward(*operands):
+    return run(*operands), operands
+
+  def run_backward(operands, cotangents):
+    index, params, stats, x, weights = operands
+    dp, dx, dw = lax.switch(
+      index,
+      [b[1] for b in branches],
+      params,
+      stats,
+      x,
+      weights[index],
+      cotangents[0],
+    )
+    # The gradient reaches the executed candidate's weight alone.
+    row = jnp.zeros_like(weights).at[index].set(dw.astype(weights.dtype))
+    return None, dp, None, dx, row
+
+  run.defvjp(run_forward, run_backward)
+  return run(index, params, stats, x, weights)

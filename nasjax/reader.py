@@ -1,0 +1,297 @@
+"""The one strict reader of users' text: files, tables, JSON, YAML, parts.
+
+Every reader here takes only regular files of a stated size, says the line at
+fault, and lets no number through that is not finite.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import math
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from nasjax.errors import InputError, nearest
+
+MAX_TEXT_BYTES = 16 * 2**20
+MAX_DEPTH = 64
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def check_file(path: str | Path, max_bytes: int) -> Path:
+  """Returns `path` if it is a regular file of at most `max_bytes`.
+
+  Raises:
+    InputError: it is missing, a folder, a device, a pipe, or too large.
+  """
+  path = Path(path)
+  try:
+    status = path.stat()
+  except (OSError, ValueError) as error:
+    reason = getattr(error, "strerror", None) or str(error)
+    raise InputError(str(path), f"cannot be read: {reason}") from None
+  if not stat.S_ISREG(status.st_mode):
+    raise InputError(str(path), "is not a regular file")
+  if status.st_size > max_bytes:
+    raise InputError(
+      str(path), f"has {status.st_size} bytes, at most {max_bytes} are read"
+    )
+  return path
+
+
+def read_bytes(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
+  """Reads a regular file of at most `max_bytes`; raises InputError."""
+  path = check_file(path, max_bytes)
+  try:
+    with path.open("rb") as file:
+      data = file.read(max_bytes + 1)
+  except OSError as error:
+    raise InputError(str(path), f"cannot be read: {error.strerror}") from None
+  if len(data) > max_bytes:
+    raise InputError(str(path), f"grew past {max_bytes} bytes")
+  return data
+
+
+def read_text(path: str | Path) -> str:
+  """Reads UTF-8 text (a byte order mark is accepted); raises InputError."""
+  data = read_bytes(path)
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = data[: error.start].count(b"\n") + 1
+    raise InputError(
+      f"{path}:{line}", "is not UTF-8 text", "save it as UTF-8"
+    ) from None
+  if "\0" in text:
+    line = text[: text.index("\0")].count("\n") + 1
+    raise InputError(f"{path}:{line}", "holds a NUL character")
+  return text
+
+
+def number(text: Any, where: str, *, low: float = -math.inf) -> float:
+  """Parses one finite number, at least `low`; raises InputError.
+
+  Digits with `_`, decimal commas, `nan` and `inf` are refused.
+  """
+  if isinstance(text, bool):
+    raise InputError(where, f"{text} is not a number")
+  if isinstance(text, (int, float)):
+    value = float(text)
+  elif isinstance(text, str) and _NUMBER.fullmatch(text.strip()):
+    value = float(text)
+  else:
+    raise InputError(where, f"{str(text)[:40]!r} is not a number")
+  if not math.isfinite(value):
+    raise InputError(where, f"{str(text)[:40]} is not finite")
+  if value < low:
+    raise InputError(where, f"{value:g} is below {low:g}")
+  return value
+
+
+class Csv(NamedTuple):
+  """A table as text: `# key: value` lines, column names, rows by line."""
+
+  header: dict[str, str]
+  columns: tuple[str, ...]
+  rows: list[tuple[int, dict[str, str]]]
+
+
+def read_csv(path: str | Path, required: Sequence[str] = ()) -> Csv:
+  """Reads a comma-separated table with an optional block of `# key: value`.
+
+  Raises:
+    InputError: names the line and the column that is missing, said twice,
+      ragged or badly quoted; or that there are no rows.
+  """
+  lines = read_text(path).splitlines(keepends=True)
+  header, start = {}, 0
+  while start < len(lines) and lines[start].lstrip().startswith("#"):
+    key, _, value = lines[start].lstrip()[1:].partition(":")
+    header[key.strip()] = value.strip()
+    start += 1
+  reader = csv.reader(io.StringIO("".join(lines[start:])), strict=True)
+  rows: list[tuple[int, dict[str, str]]] = []
+  columns: tuple[str, ...] = ()
+  try:
+    for cells in reader:
+      line = start + reader.line_num
+      if not cells:
+        continue
+      cells = [c.strip() for c in cells]
+      if not columns:
+        columns = tuple(cells)
+        _check_columns(f"{path}:{line}", columns, required)
+        continue
+      if len(cells) != len(columns):
+        raise InputError(
+          f"{path}:{line}",
+          f"has {len(cells)} cells, the header has {len(columns)}",
+        )
+      rows.append((line, dict(zip(columns, cells, strict=True))))
+  except csv.Error as error:
+    raise InputError(f"{path}:{start + reader.line_num}", str(error)) from None
+  if not columns:
+    raise InputError(str(path), "is empty", "a header line is expected")
+  if not rows:
+    raise InputError(str(path), "has a header but no rows")
+  return Csv(header, columns, rows)
+
+
+def _check_columns(where, columns, required):
+  for column in columns:
+    if columns.count(column) > 1:
+      raise InputError(where, f"column {column!r} stands there twice")
+  for column in required:
+    if column not in columns:
+      raise InputError(
+        where, f"column {column!r} is missing", nearest(column, columns)
+      )
+
+
+def read_json(path: str | Path) -> Any:
+  """Reads JSON: no NaN, no key twice, nested at most 64 deep."""
+  return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+  """Parses JSON text; raises InputError with the line."""
+  _check_depth(text, where)
+
+  def pairs(items):
+    keys = [k for k, _ in items]
+    for key in keys:
+      if keys.count(key) > 1:
+        raise InputError(where, f"key {key!r} stands there twice")
+    return dict(items)
+
+  def constant(name):
+    raise InputError(where, f"{name} is not a finite number")
+
+  try:
+    return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+  except json.JSONDecodeError as error:
+    raise InputError(f"{where}:{error.lineno}", error.msg) from None
+  except (RecursionError, ValueError) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(where, "is not JSON that can be read") from None
+
+
+def _check_depth(text, where):
+  depth, in_string, escaped = 0, False, False
+  for char in text:
+    if in_string:
+      if escaped:
+        escaped = False
+      elif char == "\\":
+        escaped = True
+      elif char == '"':
+        in_string = False
+    elif char == '"':
+      in_string = True
+    elif char in "[{":
+      depth += 1
+      if depth > MAX_DEPTH:
+        raise InputError(where, f"is nested more than {MAX_DEPTH} deep")
+    elif char in "]}":
+      depth -= 1
+
+
+class _StrictLoader(yaml.SafeLoader):
+  """PyYAML's safe loader without aliases and without repeated keys."""
+
+  def compose_node(self, parent, index):
+    if self.check_event(yaml.events.AliasEvent):
+      mark = self.peek_event().start_mark
+      raise yaml.constructor.ConstructorError(
+        None, None, "aliases are refused", mark
+      )
+    return super().compose_node(parent, index)
+
+  def construct_mapping(self, node, deep=False):
+    seen = set()
+    for key_node, _ in node.value:
+      key = key_node.value
+      if not isinstance(key, str) or key in seen:
+        raise yaml.constructor.ConstructorError(
+          None,
+          None,
+          f"key {str(key)[:40]!r} stands there twice or is no name",
+          key_node.start_mark,
+        )
+      seen.add(key)
+    return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
+  """Reads a YAML mapping and the line of each of its top-level keys.
+
+  Raises:
+    InputError: no mapping, a key twice, an alias, a tag, bad syntax.
+  """
+  text = read_text(path)
+  try:
+    loader = _StrictLoader(text)
+    try:
+      node = loader.get_single_node()
+      if node is None:
+        return {}, {}
+      if not isinstance(node, yaml.MappingNode):
+        raise InputError(str(path), "is not a mapping of names to values")
+      lines = {k.value: k.start_mark.line + 1 for k, _ in node.value}
+      return loader.construct_document(node), lines
+    finally:
+      loader.dispose()
+  except yaml.MarkedYAMLError as error:
+    mark = error.problem_mark or error.context_mark
+    line = f":{mark.line + 1}" if mark else ""
+    raise InputError(f"{path}{line}", error.problem or "bad YAML") from None
+  except (yaml.YAMLError, RecursionError, ValueError) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(str(path), one_problem(error)) from None
+
+
+def one_problem(error: BaseException) -> str:
+  """The first line of an exception's text, or its type."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def load_part(reference: str, where: str) -> Any:
+  """Loads a user's own part, `path/to/file.py:name`.
+
+  The file is imported as Python: it is the user's own program.
+
+  Raises:
+    InputError: the reference has no name, or the file or name is missing,
+      or importing the file raised.
+  """
+  path, _, name = reference.rpartition(":")
+  if not path or not name.isidentifier():
+    raise InputError(
+      where, f"{reference!r} names no part", "write path/to/file.py:name"
+    )
+  check_file(path, MAX_TEXT_BYTES)
+  spec = importlib.util.spec_from_file_location(f"user_{Path(path).stem}", path)
+  if spec is None or spec.loader is None:
+    raise InputError(where, f"{path} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # noqa: BLE001 - a user's file may raise anything
+    raise InputError(
+      path, f"cannot be imported: {type(error).__name__}: {one_problem(error)}"
+    ) from error
+  if not hasattr(module, name):
+    names = [n for n in vars(module) if not n.startswith("_")]
+    raise InputError(path, f"has no {name!r}", nearest(name, names))
+  return getattr(module, name)

@@ -1,0 +1,347 @@
+"""Relaxations: architecture parameters -> architecture weights.
+
+Known methods are combinations of these with the other parts:
+
+* DARTS = softmax + unrolled + constant weighting
+* GDAS = gdas + first_order + constant
+* ProxylessNAS = proxyless + first_order + (cross entropy, latency, params)
+* DrNAS = dirichlet + first_order
+* FBNet = gumbel_softmax + single_level + a latency term
+
+Temperatures are optax schedules of the step, floored at `MIN_TEMPERATURE`:
+in float32 the gradients of a Gumbel-softmax vanish or overflow below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from nasjax.types import (
+  Array,
+  Key,
+  Logits,
+  Masks,
+  Relaxation,
+  Sampled,
+  Step,
+)
+
+__all__ = [
+  "dirichlet",
+  "from_function",
+  "gdas",
+  "gumbel_softmax",
+  "operation_dropout",
+  "proxyless",
+  "softmax",
+  "sparsemax",
+]
+
+MIN_TEMPERATURE = 0.01
+_CLOSED = -1e9  # a logit of a candidate that does not exist
+
+Temperature = float | optax.Schedule
+
+
+def _schedule(temperature: Temperature) -> Callable[[Step], Array]:
+  def at(step):
+    value = temperature(step) if callable(temperature) else temperature
+    return jnp.maximum(jnp.asarray(value, jnp.float32), MIN_TEMPERATURE)
+
+  if not callable(temperature) and not temperature > 0:
+    raise ValueError(f"temperature={temperature} must be above 0")
+  return at
+
+
+def _init(key: Key, masks: Masks) -> Logits:
+  """Logits near 0: DARTS's 1e-3 times normal noise."""
+  keys = jax.random.split(key, len(masks))
+  return {
+    name: 1e-3 * jax.random.normal(k, np.shape(masks[name]))
+    for k, name in zip(keys, sorted(masks), strict=True)
+  }
+
+
+def _each(
+  function: Callable[..., Array], key: Key, *trees: Mapping[str, Array]
+) -> dict[str, Array]:
+  """Maps over the groups with a key each, in the order of their names."""
+  names = sorted(trees[0])
+  keys = jax.random.split(key, len(names))
+  return {
+    name: function(k, *(jnp.asarray(t[name]) for t in trees))
+    for k, name in zip(keys, names, strict=True)
+  }
+
+
+def _probabilities(logits: Array, mask: Array) -> Array:
+  probabilities = jax.nn.softmax(jnp.where(mask, logits, _CLOSED), axis=-1)
+  return jnp.where(mask, probabilities, 0.0)
+
+
+def _expect_softmax(logits: Logits, masks: Masks, step: Step) -> Logits:
+  del step
+  return {n: _probabilities(v, masks[n]) for n, v in logits.items()}
+
+
+def _straight_through(hard: Array, soft: Array) -> Array:
+  """`hard` in value, the Jacobian of `soft`."""
+  return lax.stop_gradient(hard - soft) + soft
+
+
+def softmax(*, temperature: Temperature = 1.0) -> Relaxation:
+  """Softmax over the candidates (DARTS, Liu et al. 2019, equation 2).
+
+  Args:
+    temperature: divides the logits; a number or a schedule of the step.
+
+  Returns:
+    A relaxation whose weights are their own expectation.
+  """
+  at = _schedule(temperature)
+
+  def expect(logits, masks, step):
+    t = at(step)
+    return {n: _probabilities(v / t, masks[n]) for n, v in logits.items()}
+
+  def sample(key, logits, masks, step):
+    del key
+    return Sampled(expect(logits, masks, step))
+
+  return Relaxation(_init, sample, expect)
+
+
+def gumbel_softmax(*, temperature: Temperature = 1.0) -> Relaxation:
+  """Softmax of logits + Gumbel noise (Jang et al. 2017; FBNet, equation 5).
+
+  Args:
+    temperature: of the relaxed sample; a number or a schedule of the step.
+
+  Returns:
+    A relaxation that expects the softmax of its logits, the probabilities of
+    its samples' largest entries.
+  """
+  at = _schedule(temperature)
+
+  def sample(key, logits, masks, step):
+    t = at(step)
+
+    def one(key, logits, mask):
+      noise = jax.random.gumbel(key, logits.shape, logits.dtype)
+      return _probabilities((logits + noise) / t, mask)
+
+    return Sampled(_each(one, key, logits, masks))
+
+  return Relaxation(_init, sample, _expect_softmax)
+
+
+def gdas(*, temperature: Temperature = 10.0) -> Relaxation:
+  """Hard Gumbel samples, straight through (GDAS, Dong and Yang 2019).
+
+  Only the sampled candidate of each edge is executed; the gradient reaches
+  the logits through its weight, with the Jacobian of the soft sample.
+
+  Args:
+    temperature: of the soft sample; a number or a schedule of the step.
+
+  Returns:
+    A relaxation with one path an edge.
+  """
+  soft = gumbel_softmax(temperature=temperature)
+
+  def sample(key, logits, masks, step):
+    weights, paths = {}, {}
+    for name, row in soft.sample(key, logits, masks, step).weights.items():
+      index = jnp.argmax(row, axis=-1)
+      hard = jax.nn.one_hot(index, row.shape[-1], dtype=row.dtype)
+      weights[name] = _straight_through(hard, row)
+      paths[name] = index[:, None].astype(jnp.int32)
+    return Sampled(weights, paths)
+
+  return Relaxation(_init, sample, _expect_softmax)
+
+
+def proxyless() -> Relaxation:
+  """Binary gates over two sampled paths (ProxylessNAS, section 3.2).
+
+  Two candidates are drawn without replacement by their probabilities and
+  renormalised; one of them is active. The gate's gradient reaches both with
+  the Jacobian of the two-way softmax.
+
+  Returns:
+    A relaxation with two paths an edge, column 0 the active one.
+  """
+
+  def one(key, logits, mask):
+    draw, gate = jax.random.split(key)
+    closed = jnp.where(mask, logits, _CLOSED)
+    # The two largest of logits + Gumbel noise: sampling without replacement.
+    noise = jax.random.gumbel(draw, logits.shape, logits.dtype)
+    _, pair = lax.top_k(lax.stop_gradient(closed + noise), 2)
+    rows = jnp.arange(logits.shape[0])[:, None]
+    two = jax.nn.softmax(closed[rows, pair], axis=-1)
+    active = jax.random.uniform(gate, two.shape[:1]) < two[:, 0]
+    pair = jnp.where(active[:, None], pair, pair[:, ::-1])
+    two = jnp.where(active[:, None], two, two[:, ::-1])
+    soft = jnp.zeros_like(logits).at[rows, pair].set(two)
+    hard = jax.nn.one_hot(pair[:, 0], logits.shape[-1], dtype=logits.dtype)
+    weights = jnp.where(mask, _straight_through(hard, soft), 0.0)
+    return weights, pair.astype(jnp.int32)
+
+  def sample(key, logits, masks, step):
+    del step
+    both = _each(one, key, logits, masks)
+    return Sampled(
+      {n: w for n, (w, _) in both.items()}, {n: p for n, (_, p) in both.items()}
+    )
+
+  return Relaxation(_init, sample, _expect_softmax)
+
+
+def sparsemax(*, temperature: Temperature = 1.0) -> Relaxation:
+  """Euclidean projection onto the simplex (Martins and Astudillo 2016).
+
+  Args:
+    temperature: divides the logits; a number or a schedule of the step.
+
+  Returns:
+    A relaxation whose weights can be exactly 0.
+  """
+  at = _schedule(temperature)
+
+  def project(logits, mask):
+    z = jnp.where(mask, logits, _CLOSED)
+    # Relative to the largest, so that no digits are lost.
+    z = z - lax.stop_gradient(z.max(-1, keepdims=True))
+    ordered = -jnp.sort(-z, axis=-1)
+    sums = jnp.cumsum(ordered, axis=-1)
+    rank = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype)[None]
+    support = 1.0 + rank * ordered > sums
+    size = support.sum(-1, keepdims=True)
+    inside = jnp.take_along_axis(sums, size - 1, axis=-1)
+    threshold = (inside - 1.0) / size.astype(z.dtype)
+    return jnp.where(mask, jnp.maximum(z - threshold, 0.0), 0.0)
+
+  def expect(logits, masks, step):
+    t = at(step)
+    return {n: project(v / t, jnp.asarray(masks[n])) for n, v in logits.items()}
+
+  def sample(key, logits, masks, step):
+    del key
+    return Sampled(expect(logits, masks, step))
+
+  return Relaxation(_init, sample, expect)
+
+
+def dirichlet() -> Relaxation:
+  """Dirichlet samples (DrNAS, Chen et al. 2021), concentration elu(x) + 1.
+
+  Returns:
+    A relaxation with pathwise (implicit) gradients; it expects the mean.
+  """
+
+  def concentration(logits, mask):
+    return jnp.where(mask, jax.nn.elu(logits) + 1.0 + 1e-3, 1.0)
+
+  def one(key, logits, mask):
+    gammas = jax.random.loggamma(key, concentration(logits, mask))
+    return _probabilities(gammas, mask)
+
+  def sample(key, logits, masks, step):
+    del step
+    return Sampled(_each(one, key, logits, masks))
+
+  def expect(logits, masks, step):
+    del step
+    weights = {}
+    for name, row in logits.items():
+      mask = jnp.asarray(masks[name])
+      mean = jnp.where(mask, concentration(row, mask), 0.0)
+      weights[name] = mean / mean.sum(-1, keepdims=True)
+    return weights
+
+  return Relaxation(_init, sample, expect)
+
+
+def from_function(
+  function: Callable[[Key, Array, Step], Array],
+  *,
+  samples: int = 8,
+  simplex: bool = True,
+) -> Relaxation:
+  """A relaxation from `f(key, logits[E, K], step) -> weights[E, K]`.
+
+  Candidates that do not exist are given to `function` with a logit of -1e9,
+  and their weights are set to 0.
+
+  Args:
+    function: pure and traceable; row by row a relaxed choice.
+    samples: the expectation is the mean of so many of its samples.
+    simplex: whether its rows sum to 1.
+
+  Returns:
+    The relaxation.
+
+  Raises:
+    ValueError: at the first trace, if `function` changes the shape.
+  """
+
+  def one(key, logits, mask, step):
+    weights = function(key, jnp.where(mask, logits, _CLOSED), step)
+    if jnp.shape(weights) != logits.shape:
+      raise ValueError(
+        f"from_function: {getattr(function, '__name__', 'the function')}"
+        f" returned shape {jnp.shape(weights)} for logits {logits.shape}"
+      )
+    return jnp.where(mask, weights, 0.0)
+
+  def sample(key, logits, masks, step):
+    return Sampled(
+      _each(lambda k, v, m: one(k, v, m, step), key, logits, masks)
+    )
+
+  def expect(logits, masks, step):
+    keys = jax.random.split(jax.random.key(0), samples)
+    drawn = jax.vmap(lambda k: sample(k, logits, masks, step).weights)(keys)
+    return jax.tree.map(lambda v: v.mean(0), drawn)
+
+  return Relaxation(_init, sample, expect, simplex)
+
+
+def operation_dropout(
+  relaxation: Relaxation, candidates: Masks, rate: Temperature
+) -> Relaxation:
+  """Closes some candidates at random while sampling.
+
+  Against the collapse to skip connections: P-DARTS (Chen et al. 2019, section
+  3.3) drops them from the forward pass, at a rate that decays.
+
+  Args:
+    relaxation: the one to wrap.
+    candidates: bool[E, K] a group: those that may be closed.
+    rate: probability for each, a number or a schedule of the step.
+
+  Returns:
+    A relaxation with the same parameters and expectation.
+  """
+
+  def sample(key, logits, masks, step):
+    key, drop = jax.random.split(key)
+    probability = rate(step) if callable(rate) else rate
+
+    def close(key, mask, may_close):
+      off = jax.random.bernoulli(key, probability, mask.shape) & may_close
+      rest = mask & ~off
+      return jnp.where(rest.any(-1, keepdims=True), rest, mask)
+
+    return relaxation.sample(
+      key, logits, _each(close, drop, masks, candidates), step
+    )
+
+  return relaxation._replace(sample=sample)

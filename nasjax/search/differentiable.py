@@ -1,0 +1,322 @@
+"""Gradient search: one architecture step and one weight step, compiled.
+
+Known methods are combinations of the parts:
+
+* DARTS = softmax + unrolled + constant
+* GDAS = gdas + first_order + constant
+* ProxylessNAS = proxyless + first_order + [cross entropy, latency, params]
+* DrNAS = dirichlet + first_order + constant
+* FBNet = gumbel_softmax + single_level + [cross entropy, latency]
+
+The direction of an architecture step is
+
+    sum_i c_i grad f_i + sum_j mu_j grad v_j
+
+with objectives f, coefficients c of the weighting, relative violations v and
+multipliers mu of the constraints. Costs depend on the logits alone: their
+gradients never touch the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from nasjax import hypergradients, objectives, relaxations, weightings
+from nasjax.types import (
+  Array,
+  Batch,
+  Constraint,
+  Hypergradient,
+  Key,
+  Metric,
+  Objective,
+  Relaxation,
+  Sampled,
+  Search,
+  SearchState,
+  Weighting,
+)
+
+# Task scalars: (network outputs f32[B, classes], labels i32[B]) -> f32[].
+_TASKS: dict[str, Callable[[Array, Array], Array]] = {
+  "cross_entropy": lambda outputs, labels: (
+    optax.losses.softmax_cross_entropy_with_integer_labels(
+      outputs, labels
+    ).mean()
+  ),
+}
+
+
+class Shared(NamedTuple):
+  """The supernet: what several searches could share."""
+
+  variables: Any  # {"params", "batch_stats"}
+  optimizer: Any
+
+
+class Member(NamedTuple):
+  """The architecture and all that belongs to it."""
+
+  logits: Any
+  optimizer: Any
+  weighting: Any
+  constraints: Any
+  key: Key
+
+
+class Info(NamedTuple):
+  """What a step reports."""
+
+  train_loss: Array  # cross entropy of the weight step's batch
+  valid_loss: Array  # cross entropy of the architecture step's batch
+  valid_accuracy: Array  # of the relaxed network, 0..1
+  objectives: Any  # {name: f32[]}
+  costs: Any  # {metric: f32[]}, expected
+  violations: Any  # {metric: f32[]}, expected / limit - 1
+  multipliers: Any  # {metric: f32[]}
+  coefficients: Array  # f32[M]
+  finite: Array  # bool[]: losses, gradients and the new state are finite
+
+
+def default_optimizer() -> optax.GradientTransformation:
+  """SGD with momentum 0.9, weight decay 3e-4 and clipping at norm 5."""
+  return optax.chain(
+    optax.clip_by_global_norm(5.0),
+    optax.add_decayed_weights(3e-4),
+    optax.sgd(0.025, momentum=0.9),
+  )
+
+
+def default_arch_optimizer() -> optax.GradientTransformation:
+  """DARTS's Adam: rate 3e-4, betas (0.5, 0.999)."""
+  return optax.adam(3e-4, b1=0.5, b2=0.999)
+
+
+def differentiable(
+  space: Any,
+  *,
+  relaxation: Relaxation | None = None,
+  objectives: Sequence[Objective] = (objectives.cross_entropy(),),
+  weighting: Weighting | None = None,
+  preference: Sequence[float] | None = None,
+  constraints: Sequence[Constraint] = (),
+  hypergradient: Hypergradient | None = None,
+  optimizer: optax.GradientTransformation | None = None,
+  arch_optimizer: optax.GradientTransformation | None = None,
+  arch_start: int = 0,
+) -> Search:
+  """A gradient search over `space`.
+
+  Args:
+    space: what can be built, see `nasjax.spaces`.
+    relaxation: logits to weights; default `relaxations.softmax()`.
+    objectives: what is minimised; at least one.
+    weighting: how they share a step; default `weightings.constant()`.
+    preference: f32[M], one number an objective; default all 1.
+    constraints: limits, see `nasjax.constraints`.
+    hypergradient: default `hypergradients.first_order()`.
+    optimizer: of the network weights; default SGD.
+    arch_optimizer: of the logits; default Adam.
+    arch_start: the first step that moves the logits; before it the weights
+      warm up.
+
+  Returns:
+    `init(key)` and `update(state, train_batch, valid_batch)`; both pure.
+
+  Raises:
+    ValueError: no objective, an unknown task scalar, two metrics of one name,
+      or a preference of another length.
+  """
+  relaxation = relaxation or relaxations.softmax()
+  weighting = weighting or weightings.constant()
+  hypergradient = hypergradient or hypergradients.first_order()
+  optimizer = optimizer or default_optimizer()
+  arch_optimizer = arch_optimizer or default_arch_optimizer()
+  preference = [1.0] * len(objectives) if preference is None else preference
+  metrics = _check(objectives, preference, constraints)
+  tasks = sorted({t for o in objectives for t in o.task})
+  masks = space.masks
+
+  def loss_of(task, step, active_only=False):
+    def loss(params, batch_stats, logits, batch, key):
+      sampled = relaxation.sample(key, logits, masks, step)
+      if active_only and sampled.paths is not None:
+        # Other paths have weight 0; only logits need them.
+        paths = {n: p[:, :1] for n, p in sampled.paths.items()}
+        sampled = Sampled(sampled.weights, paths)
+      outputs, new_stats = space.apply(
+        {"params": params, "batch_stats": batch_stats},
+        sampled,
+        batch.images,
+        True,
+      )
+      hits = jnp.argmax(outputs, -1) == batch.labels
+      return _TASKS[task](outputs, batch.labels), (new_stats, hits.mean())
+
+    return loss
+
+  def init(key: Key) -> SearchState:
+    network, logits, weights, rest = jax.random.split(key, 4)
+    variables = space.init(network)
+    alpha = relaxation.init(logits, masks)
+    return SearchState(
+      Shared(variables, optimizer.init(variables["params"])),
+      Member(
+        alpha,
+        arch_optimizer.init(alpha),
+        weighting.init(weights, jnp.asarray(preference, jnp.float32)),
+        tuple(c.init(jnp.float32(c.limit)) for c in constraints),
+        rest,
+      ),
+      jax.tree.map(jnp.asarray, masks),
+      jnp.int32(0),
+    )
+
+  def costs_of(logits, step):
+    expected = relaxation.expect(logits, masks, step)
+    return {m.name: m.expected(expected) for m in metrics}
+
+  def arch_step(shared, member, step, train, valid, key):
+    """The new member, and what Info says of it."""
+    values, pulls, accuracy = {}, {}, jnp.float32(0.0)
+    for task in tasks:
+      values[task], gradient, (_, accuracy) = hypergradient(
+        loss_of("cross_entropy", step),
+        loss_of(task, step),
+        optimizer,
+        shared.optimizer,
+        shared.variables["params"],
+        shared.variables["batch_stats"],
+        member.logits,
+        train,
+        valid,
+        key,
+      )
+      pulls[task] = ravel_pytree(gradient)[0]
+    flat, unravel = ravel_pytree(member.logits)
+    costs = costs_of(member.logits, step)
+    slopes = jax.jacrev(lambda a: costs_of(unravel(a), step))(flat)
+
+    rows, results = [], []
+    for objective in objectives:
+      value, (by_task, by_cost) = jax.value_and_grad(
+        objective.value, argnums=(0, 1)
+      )(values, costs)
+      row = sum(by_task[t] * pulls[t] for t in values)
+      row += sum(by_cost[m] * slopes[m] for m in costs)
+      rows.append(row)
+      results.append(value)
+    jacobian = jnp.stack(rows)
+    coefficients, weighting_state = weighting.update(
+      jnp.stack(results), jacobian @ jacobian.T, member.weighting
+    )
+    direction = coefficients @ jacobian
+    violations, multipliers, states = {}, {}, []
+    for constraint, state in zip(constraints, member.constraints, strict=True):
+      name = constraint.metric.name
+      violations[name] = costs[name] / constraint.limit - 1.0
+      multipliers[name], state = constraint.update(
+        violations[name], state, step
+      )
+      direction += multipliers[name] * slopes[name] / constraint.limit
+      states.append(state)
+
+    updates, arch_state = arch_optimizer.update(
+      unravel(direction), member.optimizer, member.logits
+    )
+    moved = member._replace(
+      logits=optax.apply_updates(member.logits, updates),
+      optimizer=arch_state,
+      weighting=weighting_state,
+      constraints=tuple(states),
+    )
+    active = step >= arch_start
+    member = jax.tree.map(
+      lambda new, old: jnp.where(active, new, old),
+      moved._replace(key=()),
+      member._replace(key=()),
+    )._replace(key=member.key)
+    named = dict(zip((o.name for o in objectives), results, strict=True))
+    info = dict(
+      valid_loss=values.get("cross_entropy", jnp.float32(0.0)),
+      valid_accuracy=accuracy,
+      objectives=named,
+      costs=costs,
+      violations=violations,
+      multipliers=multipliers,
+      coefficients=coefficients,
+    )
+    return member, info, _finite((direction, list(values.values())))
+
+  def weight_step(shared, logits, step, train, key):
+    loss = loss_of("cross_entropy", step, active_only=True)
+    variables = shared.variables
+    (value, (new_stats, _)), gradient = jax.value_and_grad(loss, has_aux=True)(
+      variables["params"], variables["batch_stats"], logits, train, key
+    )
+    updates, state = optimizer.update(
+      gradient, shared.optimizer, variables["params"]
+    )
+    new = optax.apply_updates(variables["params"], updates)
+    variables = {"params": new, "batch_stats": new_stats}
+    return Shared(variables, state), value, _finite((value, gradient))
+
+  def update(
+    state: SearchState, train: Batch, valid: Batch
+  ) -> tuple[SearchState, Info]:
+    key = jax.random.fold_in(state.member.key, state.step)
+    arch_key, weight_key = jax.random.split(key)
+    member, info, arch_finite = arch_step(
+      state.shared, state.member, state.step, train, valid, arch_key
+    )
+    shared, train_loss, weights_finite = weight_step(
+      state.shared, member.logits, state.step, train, weight_key
+    )
+    finite = arch_finite & weights_finite
+    finite &= _finite((shared, member._replace(key=())))
+    new = SearchState(shared, member, state.masks, state.step + 1)
+    return new, Info(train_loss=train_loss, finite=finite, **info)
+
+  return Search(init, update)
+
+
+def _check(objectives, preference, constraints) -> list[Metric]:
+  """The metrics read, each once."""
+  if not objectives:
+    raise ValueError("differentiable: at least one objective is needed")
+  if len(preference) != len(objectives):
+    raise ValueError(
+      f"differentiable: preference has {len(preference)} numbers for"
+      f" {len(objectives)} objectives"
+    )
+  for objective in objectives:
+    for task in objective.task:
+      if task not in _TASKS:
+        raise ValueError(
+          f"objective {objective.name} reads task scalar {task!r}; known:"
+          f" {', '.join(_TASKS)}"
+        )
+  found: dict[str, Metric] = {}
+  read = [m for o in objectives for m in o.metrics]
+  for metric in [*read, *(c.metric for c in constraints)]:
+    if found.setdefault(metric.name, metric) is not metric:
+      raise ValueError(
+        f"differentiable: two different metrics are named {metric.name!r}"
+      )
+  return list(found.values())
+
+
+def _finite(tree) -> Array:
+  """bool[]: whether every float of `tree` is finite."""
+  flags = [
+    jnp.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+  ]
+  return jnp.stack(flags).all() if flags else jnp.bool_(True)

@@ -1,0 +1,18 @@
+"""The search spaces: what can be built."""
+
+from nasjax.spaces.edge import edge
+from nasjax.spaces.nasbench201 import (
+  from_string as nasbench201_from_string,
+)
+from nasjax.spaces.nasbench201 import nasbench201
+from nasjax.spaces.nasbench201 import (
+  to_string as nasbench201_to_string,
+)
+from nasjax.spaces.space import (
+  Architecture,
+  architecture,
+  decide,
+)
+
+__all__ = ["Architecture", "architecture", "decide", "edge", "nasbench201",
+"nasbench201_from_string", "nasbench201_to_string"]

@@ -1,0 +1,147 @@
+"""genotype.json: a decided architecture as a file."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nasjax.errors import InputError, nearest
+from nasjax.reader import number, read_json
+from nasjax.spaces import space as spaces
+
+FORMAT = "nasjax.genotype/1"
+
+
+def to_json(
+  architecture: spaces.Architecture,
+  *,
+  metrics: Mapping[str, Mapping[str, Any]],
+  limits: Mapping[str, float],
+  seed: int,
+) -> dict[str, Any]:
+  """The content of genotype.json.
+
+  Args:
+    architecture: what was decided.
+    metrics: name -> {"value", "unit", "source"}.
+    limits: metric name -> upper bound.
+    seed: of the search.
+
+  Returns:
+    A JSON value.
+  """
+  space = architecture.space
+  arguments = {
+    k: list(v) if isinstance(v, tuple) else v
+    for k, v in space.arguments.items()
+  }
+  return {
+    "format": FORMAT,
+    "space": {"name": space.name, "arguments": arguments},
+    "choices": architecture.names(),
+    "metrics": {k: dict(v) for k, v in metrics.items()},
+    "limits": dict(limits),
+    "seed": seed,
+  }
+
+
+def _field(value: Any, name: str, kind: type, where: str) -> Any:
+  if not isinstance(value, dict) or name not in value:
+    raise InputError(where, f"field {name!r} is missing")
+  if not isinstance(value[name], kind) or isinstance(value[name], bool):
+    raise InputError(f"{where} {name}", f"must be a JSON {kind.__name__}")
+  return value[name]
+
+
+def from_json(
+  value: Any, where: str, constructors: Mapping[str, Any]
+) -> spaces.Architecture:
+  """Reads the content of a genotype.json.
+
+  Args:
+    value: the JSON value.
+    where: what messages call it.
+    constructors: space name -> constructor.
+
+  Returns:
+    The architecture, in its space.
+
+  Raises:
+    InputError: names the field that is wrong.
+  """
+  found = _field(value, "format", str, where)
+  if found != FORMAT:
+    raise InputError(
+      f"{where} format", f"{found[:40]!r} is not {FORMAT!r}",
+      "this version reads no other",
+    )
+  described = _field(value, "space", dict, where)
+  name = _field(described, "name", str, f"{where} space")
+  if name not in constructors:
+    raise InputError(
+      f"{where} space.name", f"unknown space {name[:40]!r}",
+      nearest(name, constructors),
+    )
+  arguments = _arguments(
+    _field(described, "arguments", dict, f"{where} space"),
+    constructors[name],
+    f"{where} space.arguments",
+  )
+  try:
+    space = constructors[name](**arguments)
+  except (ValueError, TypeError) as error:
+    raise InputError(f"{where} space.arguments", str(error)) from None
+  choices = _field(value, "choices", dict, where)
+  for group, row in choices.items():
+    if not isinstance(row, list) or not all(isinstance(c, str) for c in row):
+      raise InputError(
+        f"{where} choices.{group}", "must be a list of candidate names"
+      )
+  try:
+    return spaces.architecture(space, choices)
+  except InputError as error:
+    raise InputError(
+      f"{where} {error.where}", error.what, error.fix
+    ) from None
+
+
+def _arguments(given, constructor, where):
+  known = inspect.signature(constructor).parameters
+  arguments = {}
+  for name, value in given.items():
+    place = f"{where}.{name}"
+    if name not in known:
+      raise InputError(place, "unknown argument", nearest(name, known))
+    if isinstance(known[name].default, str):
+      if not isinstance(value, str):
+        raise InputError(place, "must be a name")
+    elif isinstance(value, list):
+      value = tuple(int(number(v, place)) for v in value[:8])
+    elif number(value, place) > 4096:
+      raise InputError(place, f"{value} is over 4096")
+    arguments[name] = value
+  return arguments
+
+
+def read(
+  path: str | Path, constructors: Mapping[str, Any]
+) -> tuple[spaces.Architecture, dict[str, Any]]:
+  """Reads genotype.json, or the one of a run folder.
+
+  Args:
+    path: of the file or the folder.
+    constructors: space name -> constructor.
+
+  Returns:
+    (architecture, the whole JSON value).
+
+  Raises:
+    InputError: names the file and the field that is wrong.
+  """
+  path = Path(path)
+  if path.is_dir():
+    path = path / "genotype.json"
+  value = read_json(path)
+  return from_json(value, str(path), constructors), value
