@@ -29,9 +29,7 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
-  space: str = option(
-    "edge", "search space: edge, nasbench201"
-  )
+  space: str = option("edge", "search space: edge, nasbench201")
   data: str = option(
     "digits",
     "images: digits, fashion-mnist, FILE.npz, a CIFAR-10 (binary), IDX or"
@@ -84,9 +82,7 @@ class SearchConfig:
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
-  activation: str | None = option(
-    None, "edge: relu6 (default), hswish, relu"
-  )
+  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0
   )
@@ -170,9 +166,11 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
   for field in dataclasses.fields(config):
     basic, _, repeated = _kind(hints[field.name])
     default = field.default
-    shown = "" if default in (None, ()) or "default" in field.metadata[
-      "help"
-    ] else f" (default: {' '.join(default) if repeated else default})"
+    shown = (
+      ""
+      if default in (None, ()) or "default" in field.metadata["help"]
+      else f" (default: {' '.join(default) if repeated else default})"
+    )
     arguments: dict[str, Any] = {
       "dest": field.name,
       "default": argparse.SUPPRESS,

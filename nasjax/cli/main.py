@@ -37,14 +37,16 @@ def _parser() -> configs.Parser:
     "show", help="print a decided architecture", allow_abbrev=False
   )
   show.add_argument(
-    "what", metavar="PATH-or-STRING",
+    "what",
+    metavar="PATH-or-STRING",
     help="a run folder, a genotype.json, or a NAS-Bench-201 string",
   )
   show.add_argument(
     "--format", default="table", help="nasbench201, json or table (default)"
   )
   doctor = commands.add_parser(
-    "doctor", help="print versions, devices, caches, data found",
+    "doctor",
+    help="print versions, devices, caches, data found",
     allow_abbrev=False,
   )
   hw = commands.add_parser(
@@ -54,7 +56,8 @@ def _parser() -> configs.Parser:
     dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
   )
   measure = tools.add_parser(
-    "measure", help="time every workload of a space on this machine",
+    "measure",
+    help="time every workload of a space on this machine",
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
@@ -68,7 +71,9 @@ def _parser() -> configs.Parser:
 def _subparser(parser, words):
   """The parser of the command that `words` name, for its flags."""
   for action in parser._actions:
-    if isinstance(action.choices, dict) and words and words[0] in action.choices:
+    if (
+      isinstance(action.choices, dict) and words and words[0] in action.choices
+    ):
       return _subparser(action.choices[words[0]], words[1:])
   return parser
 
@@ -78,7 +83,8 @@ def _check_command(parser, argv):
     if isinstance(action.choices, dict) and argv:
       if not argv[0].startswith("-") and argv[0] not in action.choices:
         raise InputError(
-          "command line", f"unknown command {argv[0]!r}",
+          "command line",
+          f"unknown command {argv[0]!r}",
           errors.nearest(argv[0], action.choices),
         )
       if argv[0] in action.choices:

@@ -26,7 +26,9 @@ from nasjax.reader import load_part, number
 from nasjax.types import Metric, Objective, Relaxation
 
 COUNTED = {
-  "params": hardware.params, "macs": hardware.macs, "flops": hardware.flops
+  "params": hardware.params,
+  "macs": hardware.macs,
+  "flops": hardware.flops,
 }
 MEASURED = ("latency_ms", "energy_mj")
 DEFAULT_DEVICE = "x86-server"
@@ -76,7 +78,8 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
   for argument in given:
     if argument not in known:
       raise InputError(
-        f"--{argument.replace('_', '-')}", f"the space {name} has none",
+        f"--{argument.replace('_', '-')}",
+        f"the space {name} has none",
         "leave it out",
       )
   try:
@@ -168,7 +171,8 @@ def penalty(config: SearchConfig) -> Any:
   """The penalty asked for."""
   if config.penalty != "quadratic":
     raise InputError(
-      "--penalty", f"unknown name {config.penalty!r}",
+      "--penalty",
+      f"unknown name {config.penalty!r}",
       nearest(config.penalty, ["quadratic"]),
     )
   if not config.penalty_strength > 0:
@@ -194,8 +198,19 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
   import dataclasses
 
   plain = SearchConfig()
-  fields = ("space", "data", "channels", "cells", "nodes", "links",
-            "activation", "device", "limit", "objective", "image_size")
+  fields = (
+    "space",
+    "data",
+    "channels",
+    "cells",
+    "nodes",
+    "links",
+    "activation",
+    "device",
+    "limit",
+    "objective",
+    "image_size",
+  )
   if all(getattr(config, f) == getattr(plain, f) for f in fields):
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
@@ -263,7 +278,9 @@ def limits(
 
 
 def make_objectives(
-  config: SearchConfig, known: Mapping[str, Metric], medians: Mapping[str, float]
+  config: SearchConfig,
+  known: Mapping[str, Metric],
+  medians: Mapping[str, float],
 ) -> tuple[list[Objective], list[float]]:
   """Objectives and their coefficients.
 

@@ -77,7 +77,9 @@ def _metrics_table(metrics) -> Table:
   for name, item in metrics.items():
     if isinstance(item, dict):
       table.add_row(
-        name, f"{item.get('value')}", str(item.get("unit", "")),
+        name,
+        f"{item.get('value')}",
+        str(item.get("unit", "")),
         str(item.get("source", "")),
       )
   return table

@@ -38,17 +38,6 @@ def run_block(
   return y, lax.stop_gradient(new["batch_stats"])
 
 
-def init_block(block: Block | None, key: Array, x: Array) -> dict:
-  """Variables of one block: {"params": .., "batch_stats": ..}."""
-  if block is None:
-    return {"params": {}, "batch_stats": {}}
-  variables = block.init(key, x, False)
-  return {
-    "params": variables.get("params", {}),
-    "batch_stats": variables.get("batch_stats", {}),
-  }
-
-
 def mixed(
   candidates: Candidates,
   variables: Mapping,

@@ -94,7 +94,7 @@ def run_epochs(
   batch_size: int,
   augmentation: data.Augmentation,
   key: Key,
-  on_chunk: Callable[[int, int, Any], None] = lambda epoch, done, info: None,
+  on_chunk: Callable[[int, int, int, Any], None] | None = None,
 ) -> Iterator[Epoch]:
   """Runs a search epoch by epoch.
 
@@ -107,7 +107,7 @@ def run_epochs(
     batch_size: of both.
     augmentation: of the training batches.
     key: decides the order of the images and the augmentation.
-    on_chunk: called with (epoch, steps done in it, last step's Info).
+    on_chunk: called with (epoch, steps done in it, its steps, last Info).
 
   Yields:
     Each epoch's end.
@@ -131,8 +131,9 @@ def run_epochs(
       state, info = run_chunk(state, train, valid, *part, keys[2])
       info = jax.tree.map(np.asarray, info)
       infos.append(info)
-      last = jax.tree.map(lambda v: v[-1], info)
-      on_chunk(epoch, start + plan.chunk, last)
+      if on_chunk is not None:
+        last = jax.tree.map(lambda v: v[-1], info)
+        on_chunk(epoch, start + plan.chunk, plan.steps, last)
     whole = jax.tree.map(lambda *v: np.concatenate(v), *infos)
     means = jax.tree.map(lambda v: v.mean(0, dtype=np.float64), whole)
     yield Epoch(epoch, state, means._replace(finite=bool(whole.finite.all())))

@@ -14,5 +14,12 @@ from nasjax.spaces.space import (
   decide,
 )
 
-__all__ = ["Architecture", "architecture", "decide", "edge", "nasbench201",
-"nasbench201_from_string", "nasbench201_to_string"]
+__all__ = [
+  "Architecture",
+  "architecture",
+  "decide",
+  "edge",
+  "nasbench201",
+  "nasbench201_from_string",
+  "nasbench201_to_string",
+]

@@ -74,14 +74,16 @@ def from_json(
   found = _field(value, "format", str, where)
   if found != FORMAT:
     raise InputError(
-      f"{where} format", f"{found[:40]!r} is not {FORMAT!r}",
+      f"{where} format",
+      f"{found[:40]!r} is not {FORMAT!r}",
       "this version reads no other",
     )
   described = _field(value, "space", dict, where)
   name = _field(described, "name", str, f"{where} space")
   if name not in constructors:
     raise InputError(
-      f"{where} space.name", f"unknown space {name[:40]!r}",
+      f"{where} space.name",
+      f"unknown space {name[:40]!r}",
       nearest(name, constructors),
     )
   arguments = _arguments(
@@ -102,9 +104,7 @@ def from_json(
   try:
     return spaces.architecture(space, choices)
   except InputError as error:
-    raise InputError(
-      f"{where} {error.where}", error.what, error.fix
-    ) from None
+    raise InputError(f"{where} {error.where}", error.what, error.fix) from None
 
 
 def _arguments(given, constructor, where):

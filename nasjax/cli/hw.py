@@ -1,0 +1,124 @@
+"""`nasjax hw`: describe a device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from pathlib import Path
+
+import jax
+from rich import progress as bars
+
+from nasjax import errors
+from nasjax.cli import config as configs
+from nasjax.cli.config import MeasureConfig
+from nasjax.cli.parts import make_space
+from nasjax.errors import InputError
+from nasjax.hardware import measure as measuring
+from nasjax.hardware import table as tables
+from nasjax.reader import number
+
+_VALUES = ("latency_ms", "minimum_ms", "spread")
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+  sizes = text.lower().split("x")
+  if len(sizes) != 3:
+    raise InputError("--image-shape", f"{text!r} is not HEIGHTxWIDTHxCHANNELS")
+  found = [int(number(s, "--image-shape", low=1)) for s in sizes]
+  return found[0], found[1], found[2]
+
+
+def _command(config: MeasureConfig) -> str:
+  """The command that makes this table, defaults left out."""
+  plain, words = MeasureConfig(), ["nasjax", "hw", "measure"]
+  for name in vars(config):
+    value = getattr(config, name)
+    if value == getattr(plain, name) and name not in ("space", "runtime"):
+      continue
+    words.append(configs.flag(name))
+    if value is not True:
+      words += value if isinstance(value, tuple) else [str(value)]
+  return shlex.join(words)
+
+
+def measure(config: MeasureConfig) -> int:
+  """Times every workload of a space here and writes a table."""
+  out = Path(config.out)
+  if out.suffix != ".csv":
+    raise InputError("--out", f"{out} does not end in .csv")
+  if not out.parent.is_dir():
+    raise InputError("--out", f"the folder {out.parent} does not exist")
+  kept = {}
+  if config.append:
+    kept = (
+      {key: {**row} for key, row in _old_rows(out).items()}
+      if out.exists()
+      else {}
+    )
+  found = set()
+  for shape in config.image_shape:
+    for channels in config.channels:
+      space = make_space(
+        config.space,
+        dict(
+          image_shape=_shape(shape),
+          channels=int(number(channels, "--channels", low=1)),
+          num_classes=config.num_classes,
+          links=config.links,
+          activation=config.activation,
+        ),
+      )
+      found.update(space.workloads().distinct())
+  with bars.Progress() as bar:
+    task = bar.add_task("compiling and warming up", total=len(found))
+    measured = measuring.measure(
+      sorted(found),
+      batch=config.batch,
+      repeats=config.repeats,
+      progress=lambda done: bar.update(task, completed=done),
+    )
+  for item in measured:
+    kept[item.workload, item.batch] = {
+      "latency_ms": f"{item.median:.6g}",
+      "minimum_ms": f"{item.minimum:.6g}",
+      "spread": f"{item.spread:.3g}",
+    }
+  command = _command(config)
+  if config.append and out.exists():
+    command = f"{tables.read(out).header.get('command', '')} && {command}"
+  header = {
+    "device": config.device,
+    "processor": f"{_processor()}, {os.cpu_count()} cores",
+    "runtime": f"jax {jax.__version__} on {jax.default_backend()}",
+    "date": time.strftime("%Y-%m-%d"),
+    "threads": str(os.cpu_count()),
+    "versions": f"jax {jax.__version__}, python {platform.python_version()}",
+    "latency_ms": f"median of {config.repeats} runs, per call",
+    "command": command.removeprefix(" && "),
+  }
+  rows = [(*key, values) for key, values in sorted(kept.items())]
+  tables.write(out, header, rows, _VALUES)
+  print(f"{len(measured)} workloads measured, {len(rows)} rows in {out}")
+  return errors.DONE
+
+
+def _old_rows(path: Path):
+  """An existing table's rows, with the columns that are not costs."""
+  table = tables.read(path)
+  lines = tables.read_csv(path).rows
+  return {
+    key: {c: cells.get(c, "") for c in _VALUES}
+    for key, (_, cells) in zip(table.rows, lines, strict=True)
+  }
+
+
+def _processor() -> str:
+  try:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    return platform.processor() or platform.machine()
+  names = [n.partition(":")[2].strip() for n in lines if "model name" in n]
+  return names[0] if names else platform.machine()

@@ -1,0 +1,279 @@
+"""`nasjax search`: images and a device in, a decided architecture out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from nasjax import data, errors, run_folder
+from nasjax import search as searches
+from nasjax.cli import config as configs
+from nasjax.cli import parts, tables
+from nasjax.cli.config import SearchConfig
+from nasjax.errors import InputError, NumbersError
+from nasjax.search.epochs import plan_epoch
+from nasjax.spaces import genotype
+from nasjax.spaces import space as spaces
+from nasjax.types import Metric
+
+_STEPS = 1200  # of a search whose epochs are not given
+_RANDOM = 1000  # architectures behind the table of metrics
+_BASELINES = 10
+
+
+class Problem(NamedTuple):
+  """Everything that is checked before any work is done."""
+
+  config: SearchConfig
+  dataset: data.Dataset
+  train: data.Images
+  valid: data.Images
+  augmentation: data.Augmentation
+  space: Any
+  metrics: Mapping[str, Metric]
+  costs: Mapping[str, spaces.AdditiveCosts]
+  random: Mapping[str, np.ndarray]  # choices of random architectures
+  limits: Sequence[tuple[Metric, float]]
+
+
+def prepare(config: SearchConfig) -> Problem:
+  """Loads and checks all that a configuration names; raises InputError."""
+  config = parts.resolve_devices(config)
+  dataset = data.load(config.data, image_size=config.image_size)
+  space = parts.search_space(config, dataset)
+  metrics = parts.metrics(config, space)
+  limits = parts.limits(config, metrics)
+  spaces.decide(space, _uniform(space), limits)
+  train, valid = data.split(dataset.train, seed=config.seed)
+  size = min(len(train.labels), len(valid.labels))
+  if config.batch_size > size:
+    raise InputError(
+      "--batch-size", f"{config.batch_size} is over the {size} training images"
+    )
+  for name in ("warmup", "stop_on_skips"):
+    value = getattr(config, name)
+    if value is not None and value > 1:
+      raise InputError(configs.flag(name), "is a share, at most 1")
+  steps = plan_epoch(size, config.batch_size).steps
+  if config.epochs is None:
+    config = dataclasses.replace(config, epochs=max(1, round(_STEPS / steps)))
+  rng = np.random.default_rng(config.seed)
+  return Problem(
+    config,
+    dataset,
+    train,
+    valid,
+    parts.augmentation(config, dataset),
+    space,
+    metrics,
+    {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
+    spaces.random_choices(space, rng, _RANDOM),
+    limits,
+  )
+
+
+def _uniform(space):
+  return {n: m / m.sum(-1, keepdims=True) for n, m in space.masks.items()}
+
+
+def build(problem: Problem) -> tuple[Any, Any, int]:
+  """The search, its relaxation and its number of steps."""
+  config = problem.config
+  size = min(len(problem.train.labels), len(problem.valid.labels))
+  steps = plan_epoch(size, config.batch_size).steps * config.epochs
+  relaxation = parts.relaxation(config, problem.space, steps)
+  medians = {
+    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
+  }
+  objectives, preference = parts.make_objectives(
+    config, problem.metrics, medians
+  )
+  rate = optax.cosine_decay_schedule(config.learning_rate, steps)
+  made = searches.differentiable(
+    problem.space,
+    relaxation=relaxation,
+    objectives=objectives,
+    weighting=parts.weighting(config),
+    preference=preference,
+    constraints=parts.make_constraints(config, problem.limits),
+    hypergradient=parts.hypergradient(config),
+    optimizer=optax.chain(
+      optax.clip_by_global_norm(5.0),
+      optax.add_decayed_weights(3e-4),
+      optax.sgd(rate, momentum=0.9),
+    ),
+    arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
+    arch_start=round(config.warmup * steps),
+  )
+  return made, relaxation, steps
+
+
+def run(config: SearchConfig, *, force: bool = False) -> int:
+  """Runs a search and writes its run folder.
+
+  Args:
+    config: what to do.
+    force: replace a run that is in the folder.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    InputError: anything wrong with what the configuration names; nothing is
+      written then.
+    NumbersError: the search met a number that is not finite.
+  """
+  problem = prepare(config)
+  made, relaxation, steps = build(problem)
+  config = problem.config
+  if config.out is None:
+    name = "-".join(
+      [config.space, "".join(c if c.isalnum() else "_" for c in config.data)]
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    config = dataclasses.replace(config, out=f"runs/{name}-{stamp}")
+  folder = run_folder.create(config.out, force=force)
+  run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
+  run_folder.write_atomic(
+    folder / run_folder.ENVIRONMENT,
+    run_folder.json_text(run_folder.environment()),
+  )
+  tables.show_problem(problem, steps)
+  state = _train(problem, made, relaxation, folder)
+  _decide(problem, relaxation, state, folder)
+  return errors.DONE
+
+
+def _row(epoch: searches.Epoch, seconds: float) -> dict[str, Any]:
+  """One line of metrics.csv."""
+  info = epoch.info
+  row = {
+    "epoch": epoch.number,
+    "train_loss": info.train_loss,
+    "valid_loss": info.valid_loss,
+    "valid_accuracy": info.valid_accuracy,
+  }
+  row |= {f"expected_{n}": v for n, v in info.costs.items()}
+  row |= {f"violation_{n}": v for n, v in info.violations.items()}
+  row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
+  row = {k: v if k == "epoch" else repr(float(v)) for k, v in row.items()}
+  return row | {"elapsed_seconds": f"{seconds:.3f}"}
+
+
+def _train(problem, made, relaxation, folder):
+  """Runs the epochs; one row of metrics.csv each."""
+  config = problem.config
+  start = time.monotonic()
+  key = jax.random.key(config.seed)
+  state = jax.jit(made.init)(jax.random.fold_in(key, 0))
+  rows: list[dict[str, Any]] = []
+  with tables.Progress(problem) as progress:
+    for epoch in searches.run_epochs(
+      made,
+      state,
+      problem.train,
+      problem.valid,
+      epochs=config.epochs,
+      batch_size=config.batch_size,
+      augmentation=problem.augmentation,
+      key=jax.random.fold_in(key, 1),
+      on_chunk=progress.update,
+    ):
+      state = epoch.state
+      rows.append(_row(epoch, time.monotonic() - start))
+      run_folder.write_atomic(
+        folder / run_folder.METRICS, run_folder.csv_text(list(rows[0]), rows)
+      )
+      if not epoch.info.finite:
+        raise NumbersError(
+          f"epoch {epoch.number}: a loss, gradient or weight is not finite;"
+          " lower --learning-rate or --arch-learning-rate"
+        )
+      progress.epoch_done(epoch)
+      if _led_by_skips(problem, relaxation, state):
+        progress.say(
+          f"stopped after epoch {epoch.number}: skips lead at least"
+          f" {config.stop_on_skips:.0%} of the edges (--stop-on-skips)"
+        )
+        break
+  return state
+
+
+def _led_by_skips(problem, relaxation, state) -> bool:
+  if problem.config.stop_on_skips is None:
+    return False
+  weights = _expected(relaxation, state)
+  best = {n: w.argmax(-1) for n, w in weights.items()}
+  skips, edges = spaces.count_skips(spaces.Architecture(problem.space, best))
+  return skips >= problem.config.stop_on_skips * edges
+
+
+def _expected(relaxation, state) -> dict[str, np.ndarray]:
+  weights = relaxation.expect(state.member.logits, state.masks, state.step)
+  return {n: np.asarray(w) for n, w in weights.items()}
+
+
+def _decide(problem, relaxation, state, folder) -> None:
+  """Decides, compares with random architectures, writes genotype.json."""
+  config, space = problem.config, problem.space
+  weights = _expected(relaxation, state)
+  decided = space.decide(weights, problem.limits)
+  accuracy = searches.supernet_accuracy(
+    space,
+    state.shared.variables,
+    problem.valid,
+    data.statistics(problem.train),
+  )
+  own = accuracy(decided)
+  others = [(accuracy(a), a) for a in _random_within(problem, _BASELINES)]
+  best_accuracy, best = max(others, key=lambda pair: pair[0])
+  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
+  metrics = {
+    n: {"value": float(m.exact(decided)), "unit": m.unit, "source": m.source}
+    for n, m in problem.metrics.items()
+  }
+  metrics["valid_accuracy"] = {
+    "value": own,
+    "unit": "",
+    "source": "supernet's weights",
+  }
+  value = genotype.to_json(
+    decided,
+    metrics=metrics,
+    limits={m.name: bound for m, bound in problem.limits},
+    seed=config.seed,
+  )
+  value["expected"] = expected
+  run_folder.write_atomic(
+    folder / run_folder.GENOTYPE, run_folder.json_text(value)
+  )
+  tables.show_decision(
+    problem, decided, expected, own, best, best_accuracy, folder
+  )
+
+
+def _random_within(problem, count) -> list[spaces.Architecture]:
+  """Random architectures within the limits."""
+  rng = np.random.default_rng(problem.config.seed + 1)
+  drawn = spaces.random_choices(problem.space, rng, 20_000)
+  good = np.ones(20_000, bool)
+  for metric, bound in problem.limits:
+    good &= problem.costs[metric.name].of(drawn) <= bound
+  found = [
+    spaces.Architecture(problem.space, {n: r[i] for n, r in drawn.items()})
+    for i in np.flatnonzero(good)[:count]
+  ]
+  while len(found) < count:
+    # Limits so tight that chance does not meet them: decide random weights.
+    weights = {
+      n: rng.dirichlet(np.ones(np.shape(m)[1]), np.shape(m)[0]) * m
+      for n, m in problem.space.masks.items()
+    }
+    found.append(problem.space.decide(weights, problem.limits))
+  return found

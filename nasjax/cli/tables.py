@@ -1,0 +1,165 @@
+"""What `nasjax search` prints: tables and progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+from nasjax import data
+from nasjax.spaces import space as spaces
+
+_COUNTS = ("params", "macs", "flops")
+
+
+def _number(value: float) -> str:
+  return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def show_problem(problem, steps: int) -> None:
+  """The table before the search: what the space and the limits are like."""
+  config, console = problem.config, Console()
+  shape = "x".join(str(n) for n in data.shape(problem.train))
+  size = sum(np.prod(np.shape(m)[0]) for m in problem.space.masks.values())
+  console.print(
+    f"[bold]{problem.space.name}[/bold] on {problem.dataset.name}"
+    f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
+    f" {shape}), {int(size)} choices; {config.relaxation},"
+    f" {config.hypergradient}, {config.epochs} epochs of"
+    f" {steps // config.epochs} steps",
+    highlight=False,
+  )
+  table = Table("metric", title="the space, over random architectures")
+  for name in ("minimum", "median", "maximum", "limit", "share within"):
+    table.add_column(name, justify="right")
+  limits = {m.name: bound for m, bound in problem.limits}
+  for name, costs in problem.costs.items():
+    unit = problem.metrics[name].unit
+    low, high = costs.extremes(problem.space.masks)
+    values = costs.of(problem.random)
+    bound = limits.get(name)
+    table.add_row(
+      name + (f" ({unit})" if unit else ""),
+      _number(low),
+      _number(float(np.median(values))),
+      _number(high),
+      "" if bound is None else _number(bound),
+      "" if bound is None else f"{np.mean(values <= bound):.1%}",
+    )
+  console.print(table)
+  for source in dict.fromkeys(
+    m.source for m in problem.metrics.values() if m.device
+  ):
+    console.print(f"costs: {source}", highlight=False)
+
+
+class Progress:
+  """A bar on a terminal, one line an epoch elsewhere."""
+
+  def __init__(self, problem):
+    """Starts it for `problem`."""
+    self._problem = problem
+    self._terminal = sys.stdout.isatty()
+    self._start = time.monotonic()
+    self._bar = bars.Progress(
+      bars.TextColumn("{task.description}"),
+      bars.BarColumn(),
+      bars.TaskProgressColumn(),
+      bars.TimeRemainingColumn(),
+      disable=not self._terminal,
+    )
+    self._task = None
+
+  def __enter__(self):
+    """Shows the bar."""
+    self._bar.__enter__()
+    self._task = self._bar.add_task("compiling", total=None)
+    return self
+
+  def __exit__(self, *exception):
+    """Leaves the bar as it is."""
+    self._bar.__exit__(*exception)
+
+  def _text(self, number, info) -> str:
+    config = self._problem.config
+    cost = "".join(
+      f"  {m.name} {float(info.costs[m.name]):.4g}/{bound:g} {m.unit}"
+      for m, bound in self._problem.limits
+    )
+    return (
+      f"epoch {number}/{config.epochs}  loss {float(info.train_loss):.3f}"
+      f"  accuracy {float(info.valid_accuracy):.3f}{cost}"
+    )
+
+  def update(self, epoch: int, steps: int, total: int, info) -> None:
+    """Called after each compiled chunk."""
+    epochs = self._problem.config.epochs
+    self._bar.update(
+      self._task,
+      total=epochs * total,
+      completed=(epoch - 1) * total + steps,
+      description=self._text(epoch, info),
+    )
+
+  def epoch_done(self, epoch) -> None:
+    """Called at an epoch's end."""
+    if self._terminal:
+      return
+    epochs = self._problem.config.epochs
+    taken = time.monotonic() - self._start
+    left = taken / epoch.number * (epochs - epoch.number)
+    print(
+      f"{self._text(epoch.number, epoch.info)}  {left:.0f} s left", flush=True
+    )
+
+  def say(self, text: str) -> None:
+    """Prints a line above the bar."""
+    self._bar.console.print(text, highlight=False)
+
+
+def show_decision(
+  problem, decided, expected, own, best, best_accuracy, folder: Path
+) -> None:
+  """The table at the end, and the warning where the result collapsed."""
+  console = Console()
+  ours, theirs = decided.names(), best.names()
+  table = Table("", title="decided architecture")
+  table.add_column("decided")
+  table.add_column("best of 10 random")
+  for group in ours:
+    for edge, name in enumerate(ours[group]):
+      table.add_row(f"{group}[{edge}]", name, theirs[group][edge])
+  table.add_section()
+  limits = {m.name: bound for m, bound in problem.limits}
+  for name, metric in problem.metrics.items():
+    label = name + (f" ({metric.unit})" if metric.unit else "")
+    if name in limits or name not in _COUNTS:
+      table.add_row(f"{label}, expected", _number(expected[name]), "")
+    table.add_row(
+      f"{label}, decided" if name not in _COUNTS else label,
+      _number(metric.exact(decided)),
+      _number(metric.exact(best)),
+    )
+    if name in limits:
+      table.add_row(f"{label}, limit", *[_number(limits[name])] * 2)
+  table.add_row("validation accuracy", f"{own:.4f}", f"{best_accuracy:.4f}")
+  console.print(table)
+  console.print(
+    "accuracies at the supernet's weights, on validation images",
+    highlight=False,
+  )
+  skips, edges = spaces.count_skips(decided)
+  if 2 * skips > edges:
+    console.print(
+      f"[bold red]warning: collapsed, {skips} of {edges} choices are skip or"
+      " none.[/] Train the weights longer first (--warmup 0.5), drop skips"
+      " while sampling (--operation-dropout 0.3) or stop earlier"
+      " (--stop-on-skips 0.4).",
+      highlight=False,
+    )
+  console.print(f"written to {folder}", highlight=False)
