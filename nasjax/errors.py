@@ -15,15 +15,16 @@ _LONGEST_LINE = 400
 
 
 class InputError(ValueError):
-  """A user's mistake: where it is, what is wrong and what to do about it.
-
-  Args:
-    where: the file, file and line, flag or field at fault.
-    what: what is wrong with it.
-    fix: what to do, if there is something to say.
-  """
+  """A user's mistake: where it is, what is wrong and what to do about it."""
 
   def __init__(self, where: str, what: str, fix: str = ""):
+    """Makes the error and its message.
+
+    Args:
+      where: the file, file and line, flag or field at fault.
+      what: what is wrong with it.
+      fix: what to do, if there is something to say.
+    """
     self.where, self.what, self.fix = str(where), what, fix
     super().__init__(f"{where}: {what}" + (f"; {fix}" if fix else ""))
 

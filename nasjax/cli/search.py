@@ -22,7 +22,7 @@ from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric
 
-_STEPS = 1200  # of a search whose epochs are not given
+_STEPS = 3000  # of a search whose epochs are not given
 _RANDOM = 1000  # architectures behind the table of metrics
 _BASELINES = 10
 
@@ -156,14 +156,20 @@ def _row(epoch: searches.Epoch, seconds: float) -> dict[str, Any]:
   row = {
     "epoch": epoch.number,
     "train_loss": info.train_loss,
+    "train_accuracy": info.train_accuracy,
     "valid_loss": info.valid_loss,
     "valid_accuracy": info.valid_accuracy,
   }
   row |= {f"expected_{n}": v for n, v in info.costs.items()}
   row |= {f"violation_{n}": v for n, v in info.violations.items()}
   row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
-  row = {k: v if k == "epoch" else repr(float(v)) for k, v in row.items()}
+  row = {k: v if k == "epoch" else _cell(v) for k, v in row.items()}
   return row | {"elapsed_seconds": f"{seconds:.3f}"}
+
+
+def _cell(value) -> str:
+  """Empty where there was no architecture step in the epoch."""
+  return "" if np.isnan(value) else repr(float(value))
 
 
 def _train(problem, made, relaxation, folder):

@@ -93,7 +93,7 @@ class Progress:
     )
     return (
       f"epoch {number}/{config.epochs}  loss {float(info.train_loss):.3f}"
-      f"  accuracy {float(info.valid_accuracy):.3f}{cost}"
+      f"  accuracy {float(info.train_accuracy):.3f}{cost}"
     )
 
   def update(self, epoch: int, steps: int, total: int, info) -> None:

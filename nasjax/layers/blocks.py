@@ -116,6 +116,7 @@ class Builder:
   """Chains workloads from a shape; each call returns a longer builder."""
 
   def __init__(self, height: int, width: int, channels: int, work=()):
+    """Starts at a shape, with the workloads so far."""
     self.shape = (height, width, channels)
     self.workloads: tuple[Workload, ...] = tuple(work)
 

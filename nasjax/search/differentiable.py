@@ -74,8 +74,10 @@ class Info(NamedTuple):
   """What a step reports."""
 
   train_loss: Array  # cross entropy of the weight step's batch
-  valid_loss: Array  # cross entropy of the architecture step's batch
-  valid_accuracy: Array  # of the relaxed network, 0..1
+  train_accuracy: Array  # of the relaxed network on it, 0..1
+  # The architecture step's; NaN before `arch_start`, where there is none.
+  valid_loss: Array  # cross entropy of its validation batch
+  valid_accuracy: Array  # of the relaxed network on it, 0..1
   objectives: Any  # {name: f32[]}
   costs: Any  # {metric: f32[]}, expected
   violations: Any  # {metric: f32[]}, expected / limit - 1
@@ -236,12 +238,7 @@ def differentiable(
       weighting=weighting_state,
       constraints=tuple(states),
     )
-    active = step >= arch_start
-    member = jax.tree.map(
-      lambda new, old: jnp.where(active, new, old),
-      moved._replace(key=()),
-      member._replace(key=()),
-    )._replace(key=member.key)
+    moved = moved._replace(key=member.key)
     named = dict(zip((o.name for o in objectives), results, strict=True))
     info = dict(
       valid_loss=values.get("cross_entropy", jnp.float32(0.0)),
@@ -252,36 +249,55 @@ def differentiable(
       multipliers=multipliers,
       coefficients=coefficients,
     )
-    return member, info, _finite((direction, list(values.values())))
+    return moved, info, _finite((direction, list(values.values())))
+
+  def arch_step_or_wait(shared, member, step, train, valid, key):
+    """Skips the architecture step's work while the weights warm up."""
+    operands = (shared, member, step, train, valid, key)
+    if arch_start <= 0:
+      return arch_step(*operands)
+
+    def wait(shared, member, step, train, valid, key):
+      _, info, _ = jax.eval_shape(arch_step, *operands)
+      info = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), info)
+      info["costs"] = costs_of(member.logits, step)
+      return member, info, jnp.bool_(True)
+
+    return jax.lax.cond(step >= arch_start, arch_step, wait, *operands)
 
   def weight_step(shared, logits, step, train, key):
     loss = loss_of("cross_entropy", step, active_only=True)
     variables = shared.variables
-    (value, (new_stats, _)), gradient = jax.value_and_grad(loss, has_aux=True)(
-      variables["params"], variables["batch_stats"], logits, train, key
-    )
+    (value, (new_stats, accuracy)), gradient = jax.value_and_grad(
+      loss, has_aux=True
+    )(variables["params"], variables["batch_stats"], logits, train, key)
     updates, state = optimizer.update(
       gradient, shared.optimizer, variables["params"]
     )
     new = optax.apply_updates(variables["params"], updates)
     variables = {"params": new, "batch_stats": new_stats}
-    return Shared(variables, state), value, _finite((value, gradient))
+    return Shared(variables, state), value, accuracy, _finite((value, gradient))
 
   def update(
     state: SearchState, train: Batch, valid: Batch
   ) -> tuple[SearchState, Info]:
     key = jax.random.fold_in(state.member.key, state.step)
     arch_key, weight_key = jax.random.split(key)
-    member, info, arch_finite = arch_step(
+    member, info, arch_finite = arch_step_or_wait(
       state.shared, state.member, state.step, train, valid, arch_key
     )
-    shared, train_loss, weights_finite = weight_step(
+    shared, train_loss, train_accuracy, weights_finite = weight_step(
       state.shared, member.logits, state.step, train, weight_key
     )
     finite = arch_finite & weights_finite
     finite &= _finite((shared, member._replace(key=())))
     new = SearchState(shared, member, state.masks, state.step + 1)
-    return new, Info(train_loss=train_loss, finite=finite, **info)
+    return new, Info(
+      train_loss=train_loss,
+      train_accuracy=train_accuracy,
+      finite=finite,
+      **info,
+    )
 
   return Search(init, update)
 

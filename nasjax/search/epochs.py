@@ -135,5 +135,13 @@ def run_epochs(
         last = jax.tree.map(lambda v: v[-1], info)
         on_chunk(epoch, start + plan.chunk, plan.steps, last)
     whole = jax.tree.map(lambda *v: np.concatenate(v), *infos)
-    means = jax.tree.map(lambda v: v.mean(0, dtype=np.float64), whole)
+    means = jax.tree.map(_mean, whole)
     yield Epoch(epoch, state, means._replace(finite=bool(whole.finite.all())))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+  """Mean over the steps that have a value; NaN where none has."""
+  known = ~np.isnan(values)
+  total = np.where(known, values, 0.0).sum(0, dtype=np.float64)
+  count = known.sum(0)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,50 @@
+"""Shared settings and small spaces: compilation is what tests cost."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from nasjax import spaces
+from nasjax.types import Batch
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+settings.register_profile("nasjax", deadline=None, max_examples=20)
+settings.load_profile("nasjax")
+
+
+@pytest.fixture(scope="session")
+def tiny_nasbench201():
+  return spaces.nasbench201(
+    channels=4, cells=1, image_shape=(8, 8, 3), num_classes=4
+  )
+
+
+@pytest.fixture(scope="session")
+def tiny_edge():
+  return spaces.edge(
+    channels=4,
+    nodes=1,
+    stages=2,
+    image_shape=(8, 8, 1),
+    num_classes=4,
+    conv_groups=2,
+    expansion=2,
+  )
+
+
+@pytest.fixture(scope="session")
+def batches():
+  """Makes (train, valid) batches for a space of image shape [H, W, C]."""
+
+  def make(shape, size=8, classes=4):
+    rng = np.random.default_rng(0)
+    return tuple(
+      Batch(
+        rng.normal(size=(size, *shape)).astype(np.float32),
+        rng.integers(classes, size=size).astype(np.int32),
+      )
+      for _ in range(2)
+    )
+
+  return make
