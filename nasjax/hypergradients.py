@@ -189,7 +189,7 @@ def finite_difference(*, radius: float = 0.01) -> Hypergradient:
       outer, argnums=(0, 2), has_aux=True
     )(stepped, batch_stats, logits, valid, outer_key)
     (vector,) = pull(outer_weights)
-    norm = optax.global_norm(vector)
+    norm = optax.tree.norm(vector)
     distance = radius / jnp.where(norm > 0, norm, 1.0)
 
     def moved(sign):

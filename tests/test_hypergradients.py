@@ -103,7 +103,7 @@ def gradients(method, optimizer, fresh):
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_unrolled_equals_brute_force(x64, name, fresh):
   ours, brute = gradients(hypergradients.unrolled(), OPTIMIZERS[name](), fresh)
   assert np.abs(ours - brute).max() <= 1e-6 * np.abs(brute).max()
@@ -113,7 +113,7 @@ def test_unrolled_equals_brute_force(x64, name, fresh):
   assert np.abs(first - brute).max() > 1e-2 * np.abs(brute).max()
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_finite_difference_is_close(x64, name):
   ours, brute = gradients(
     hypergradients.finite_difference(), OPTIMIZERS[name](), False

@@ -105,7 +105,7 @@ def small_spaces():
     )
 
 
-@pytest.mark.parametrize("space", small_spaces(), ids=lambda s: str(s.name))
+@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
 def test_decided_network_equals_the_restricted_supernet(space):
   images = (
     np.random.default_rng(0)
@@ -182,7 +182,7 @@ def test_gradient_of_the_sampled_path_equals_the_mixtures(tiny_edge):
   )
 
 
-@pytest.mark.parametrize("space", small_spaces(), ids=lambda s: str(s.name))
+@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
 def test_parameters_equal_the_modules_own(space):
   group = next(iter(space.groups))
   count = len(space.groups[group].candidates)
@@ -225,7 +225,7 @@ def test_any_image_shape_makes_a_network(height, width, depth):
     assert outputs.shape == (2, 10)
 
 
-@pytest.mark.parametrize("make", CONSTRUCTORS.values())
+@pytest.mark.parametrize("make", list(CONSTRUCTORS.values()))
 def test_too_small_images_and_bad_arguments_are_refused(make):
   with pytest.raises(ValueError, match="at least 4x4"):
     make(image_shape=(3, 32, 1))
@@ -248,7 +248,7 @@ def test_dense_links_cost_their_concatenations():
   assert "concat" not in [w.kind for w in spaces.edge().workloads().fixed]
 
 
-@pytest.mark.parametrize("space", small_spaces(), ids=lambda s: str(s.name))
+@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
 def test_genotype_round_trip(space, tmp_path):
   rng = np.random.default_rng(0)
   group = next(iter(space.groups))
@@ -268,8 +268,8 @@ def test_genotype_round_trip(space, tmp_path):
     (lambda v: v.update(format="nasjax.genotype/9"), "reads no other"),
     (lambda v: v["space"].update(name="nasbench200"), "nasbench201"),
     (lambda v: v["space"]["arguments"].update(chanels=3), "channels"),
-    (lambda v: v["space"]["arguments"].update(channels="16"), "not a number|4"),
-    (lambda v: v["space"]["arguments"].update(channels=10**9), "over 4096"),
+    (lambda v: v["space"]["arguments"].update(channels="16"), "whole number"),
+    (lambda v: v["space"]["arguments"].update(channels=10**9), "4096"),
     (lambda v: v["choices"].update(cell=["none"] * 5), "6 are needed"),
     (lambda v: v["choices"].update(cell=["nope"] * 6), "unknown candidate"),
     (lambda v: v["choices"].update(cell=[1] * 6), "candidate names"),

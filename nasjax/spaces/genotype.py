@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasjax.errors import InputError, nearest
-from nasjax.reader import number, read_json
+from nasjax.reader import read_json
 from nasjax.spaces import space as spaces
 
 FORMAT = "nasjax.genotype/1"
@@ -118,11 +118,19 @@ def _arguments(given, constructor, where):
       if not isinstance(value, str):
         raise InputError(place, "must be a name")
     elif isinstance(value, list):
-      value = tuple(int(number(v, place)) for v in value[:8])
-    elif number(value, place) > 4096:
-      raise InputError(place, f"{value} is over 4096")
+      value = tuple(_size(v, place) for v in value[:8])
+    else:
+      value = _size(value, place)
     arguments[name] = value
   return arguments
+
+
+def _size(value, where):
+  if not isinstance(value, int) or isinstance(value, bool):
+    raise InputError(where, f"{str(value)[:40]!r} is not a whole number")
+  if not 1 <= value <= 4096:
+    raise InputError(where, f"{value} is not between 1 and 4096")
+  return value
 
 
 def read(

@@ -311,9 +311,9 @@ def decide(
     )
     if solved.x is None:
       raise _infeasible(space, programme, pairs, costs, bounds, table)
-    choices = programme.choices(space, solved.x)
-    if all(c.of(choices) <= b for c, b in zip(costs, bounds, strict=True)):
-      return Architecture(space, choices)
+    found = Architecture(space, programme.choices(space, solved.x))
+    if all(metric.exact(found) <= bound for metric, bound in pairs):
+      return found
     # Over the limit by less than the solver's tolerance: rule it out alone.
     x = np.round(solved.x)
     constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
