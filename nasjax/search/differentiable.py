@@ -203,7 +203,9 @@ def differentiable(
       pulls[task] = ravel_pytree(gradient)[0]
     flat, unravel = ravel_pytree(member.logits)
     costs = costs_of(member.logits, step)
-    slopes = jax.jacrev(lambda a: costs_of(unravel(a), step))(flat)
+    slopes = {}
+    if metrics:
+      slopes = jax.jacrev(lambda a: costs_of(unravel(a), step))(flat)
 
     rows, results = [], []
     for objective in objectives:
