@@ -74,15 +74,17 @@ def _check_optimizer(optimizer):
   zero gradients.
   """
   with jax.ensure_compile_time_eval():
-    params = {"w": jnp.ones(2)}
+    params = {"used": jnp.ones(2), "unused": jnp.ones(2)}
     state = optimizer.init(params)
 
     def total(gradients):
       updates, _ = optimizer.update(gradients, state, params)
-      return updates["w"].sum()
+      return updates["used"].sum() + updates["unused"].sum()
 
-    slope = jax.grad(total)({"w": jnp.zeros(2)})["w"]
-    finite = bool(np.isfinite(np.asarray(slope)).all())
+    slopes = jax.grad(total)({"used": jnp.ones(2), "unused": jnp.zeros(2)})
+    finite = all(
+      bool(np.isfinite(np.asarray(s)).all()) for s in slopes.values()
+    )
   if not finite:
     raise ValueError(
       "unrolled: the weight optimiser has no derivative where a gradient is"

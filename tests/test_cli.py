@@ -14,7 +14,14 @@ from nasjax.cli import config as configs
 from nasjax.cli.main import main
 
 TINY = [
-  "--channels", "4", "--epochs", "2", "--batch-size", "8", "--warmup", "0.5",
+  "--channels",
+  "4",
+  "--epochs",
+  "2",
+  "--batch-size",
+  "8",
+  "--warmup",
+  "0.5",
 ]
 
 
@@ -42,8 +49,19 @@ def rows(folder):
 
 def run(npz, out, *more):
   return main(
-    ["search", "--space", "nasbench201", "--data", npz, "--cells", "1",
-     "--out", str(out), *TINY, *more]
+    [
+      "search",
+      "--space",
+      "nasbench201",
+      "--data",
+      npz,
+      "--cells",
+      "1",
+      "--out",
+      str(out),
+      *TINY,
+      *more,
+    ]
   )
 
 
@@ -66,9 +84,9 @@ def test_a_run_folder_holds_what_it_should(finished):
   # The first epoch only warms up: it has no architecture step.
   assert found[0]["valid_loss"] == "" and float(found[1]["valid_loss"]) > 0
   assert float(found[0]["expected_macs"]) > 0
-  assert "jax" in json.loads(
-    (finished / "environment.json").read_text()
-  )["versions"]
+  assert (
+    "jax" in json.loads((finished / "environment.json").read_text())["versions"]
+  )
   assert not list(finished.glob(".*.tmp"))
 
 
@@ -245,27 +263,56 @@ def test_doctor_and_a_traceback_only_with_debug(capsys):
   assert "x86-server" in capsys.readouterr().out
   done = subprocess.run(
     [sys.executable, "-m", "nasjax", "search", "--space", "x"],
-    capture_output=True, text=True, check=False,
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 2 and "Traceback" not in done.stderr
   done = subprocess.run(
     [sys.executable, "-m", "nasjax", "search", "--space", "x", "--debug"],
-    capture_output=True, text=True, check=False,
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert "Traceback" in done.stderr
 
 
 def test_measured_table_serves_a_search(tmp_path, npz, capsys):
   out = tmp_path / "mine.csv"
-  words = ["hw", "measure", "--space", "nasbench201", "--image-shape", "8x8x3",
-           "--channels", "4", "--num-classes", "3", "--repeats", "3",
-           "--device", "mine", "--out", str(out)]
+  words = [
+    "hw",
+    "measure",
+    "--space",
+    "nasbench201",
+    "--image-shape",
+    "8x8x3",
+    "--channels",
+    "4",
+    "--num-classes",
+    "3",
+    "--repeats",
+    "3",
+    "--device",
+    "mine",
+    "--out",
+    str(out),
+  ]
   assert main(words) == 0
   text = out.read_text()
   assert "# command: nasjax hw measure --space nasbench201" in text
   folder = tmp_path / "run"
-  assert run(npz, folder, "--device", str(out), "--objective",
-             "cross_entropy", "latency_ms=0.1") == 0
+  assert (
+    run(
+      npz,
+      folder,
+      "--device",
+      str(out),
+      "--objective",
+      "cross_entropy",
+      "latency_ms=0.1",
+    )
+    == 0
+  )
   genotype = json.loads((folder / "genotype.json").read_text())
   assert genotype["metrics"]["latency_ms"]["unit"] == "ms"
   assert "mine" in genotype["metrics"]["latency_ms"]["source"]

@@ -13,7 +13,7 @@ from nasjax import hardware, spaces
 from nasjax.errors import InputError
 from nasjax.spaces import genotype
 from nasjax.spaces import space as space_module
-from nasjax.spaces.nasbench201 import OPERATIONS, from_string, to_string
+from nasjax.spaces.nasbench201 import from_string, to_string
 from nasjax.types import Sampled
 
 CONSTRUCTORS = {"edge": spaces.edge, "nasbench201": spaces.nasbench201}
@@ -105,7 +105,9 @@ def small_spaces():
     )
 
 
-@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
+@pytest.mark.parametrize(
+  "space", list(small_spaces()), ids=lambda s: str(s.name)
+)
 def test_decided_network_equals_the_restricted_supernet(space):
   images = (
     np.random.default_rng(0)
@@ -182,7 +184,9 @@ def test_gradient_of_the_sampled_path_equals_the_mixtures(tiny_edge):
   )
 
 
-@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
+@pytest.mark.parametrize(
+  "space", list(small_spaces()), ids=lambda s: str(s.name)
+)
 def test_parameters_equal_the_modules_own(space):
   group = next(iter(space.groups))
   count = len(space.groups[group].candidates)
@@ -248,7 +252,9 @@ def test_dense_links_cost_their_concatenations():
   assert "concat" not in [w.kind for w in spaces.edge().workloads().fixed]
 
 
-@pytest.mark.parametrize("space", list(small_spaces()), ids=lambda s: str(s.name))
+@pytest.mark.parametrize(
+  "space", list(small_spaces()), ids=lambda s: str(s.name)
+)
 def test_genotype_round_trip(space, tmp_path):
   rng = np.random.default_rng(0)
   group = next(iter(space.groups))

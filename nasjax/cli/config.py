@@ -44,7 +44,7 @@ class SearchConfig:
     " of flip, crop, cutout",
   )
   relaxation: str = option(
-    "gdas",
+    "proxyless",
     "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet, or"
     " path/to/file.py:name",
   )
@@ -66,10 +66,10 @@ class SearchConfig:
   penalty: str = option("quadratic", "how a limit pushes back: quadratic")
   penalty_strength: float = option(30.0, "of the penalty, in loss units", low=0)
   epochs: int | None = option(
-    None, "epochs; default: as many as make about 3000 steps", low=1
+    None, "epochs; default: as many as make about 1800 steps", low=1
   )
   warmup: float = option(
-    0.6, "share of the steps that train weights alone", low=0
+    0.5, "share of the steps that train weights alone", low=0
   )
   batch_size: int = option(64, "images a step", low=1)
   channels: int | None = option(
@@ -87,7 +87,7 @@ class SearchConfig:
     0.05, "of the weights (SGD, cosine to 0)", low=0
   )
   arch_learning_rate: float = option(
-    0.01, "of the architecture parameters (Adam)", low=0
+    0.02, "of the architecture parameters (Adam)", low=0
   )
   device: tuple[str, ...] = option(
     (),

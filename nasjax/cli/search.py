@@ -22,7 +22,7 @@ from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric
 
-_STEPS = 3000  # of a search whose epochs are not given
+_STEPS = 1800  # of a search whose epochs are not given
 _RANDOM = 1000  # architectures behind the table of metrics
 _BASELINES = 10
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from nasjax import data
 from nasjax.spaces import space as spaces
 
+_LINES = 20  # of progress, where there is no terminal
 _COUNTS = ("params", "macs", "flops")
 
 
@@ -108,9 +109,10 @@ class Progress:
 
   def epoch_done(self, epoch) -> None:
     """Called at an epoch's end."""
-    if self._terminal:
-      return
     epochs = self._problem.config.epochs
+    every = -(-epochs // _LINES)
+    if self._terminal or (epoch.number % every and epoch.number != epochs):
+      return
     taken = time.monotonic() - self._start
     left = taken / epoch.number * (epochs - epoch.number)
     print(
