@@ -1,5 +1,7 @@
 """Shared settings and small spaces: compilation is what tests cost."""
 
+import tempfile
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ from nasjax import spaces
 from nasjax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Runs of one configuration share their compiled programs.
+_CACHE = tempfile.TemporaryDirectory(prefix="nasjax-tests-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 settings.register_profile("nasjax", deadline=None, max_examples=20)
 settings.load_profile("nasjax")
 

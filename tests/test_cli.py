@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from nasjax.cli import config as configs
+from nasjax.cli import search
 from nasjax.cli.main import main
 
 TINY = [
@@ -103,11 +104,6 @@ def test_the_same_seed_and_the_saved_configuration_repeat_the_run(
     ).read_text()
 
 
-def test_another_seed_gives_another_run(finished, npz, tmp_path):
-  assert run(npz, tmp_path / "d", "--limit", "macs=300000", "--seed", "1") == 0
-  assert rows(tmp_path / "d") != rows(finished)
-
-
 def test_show_prints_every_format(finished, capsys):
   assert main(["show", str(finished), "--format", "nasbench201"]) == 0
   text = capsys.readouterr().out.strip()
@@ -137,26 +133,21 @@ broken = relaxations.from_function(bad)
 """
 
 
-def test_a_users_relaxation_from_a_file(npz, tmp_path, capsys):
+def test_a_users_relaxation_and_the_mitigations(npz, tmp_path, capsys):
   path = tmp_path / "mine.py"
   path.write_text(USER)
   out = tmp_path / "run"
-  assert run(npz, out, "--relaxation", f"{path}:mine") == 0
+  against_skips = ["--stop-on-skips", "0", "--operation-dropout", "0.3"]
+  words = ["--relaxation", f"{path}:mine", *against_skips]
+  assert run(npz, out, *words) == 0
   assert (out / "genotype.json").exists()
-  capsys.readouterr()
+  assert "stopped after epoch 1" in capsys.readouterr().out
+  assert len(rows(out)) == 1
   assert run(npz, tmp_path / "n", "--relaxation", f"{path}:broken") == 2
   assert "not on the simplex" in capsys.readouterr().err
   assert run(npz, tmp_path / "n", "--relaxation", f"{path}:mime") == 2
   assert "did you mean mine?" in capsys.readouterr().err
   assert not (tmp_path / "n").exists()
-
-
-def test_skips_end_the_search_early_when_asked(npz, tmp_path, capsys):
-  out = tmp_path / "early"
-  options = ["--stop-on-skips", "0", "--operation-dropout", "0.3"]
-  assert run(npz, out, *options) == 0
-  assert "stopped after epoch 1" in capsys.readouterr().out
-  assert len(rows(out)) == 1
 
 
 REFUSED = [
@@ -300,20 +291,21 @@ def test_measured_table_serves_a_search(tmp_path, npz, capsys):
   assert main(words) == 0
   text = out.read_text()
   assert "# command: nasjax hw measure --space nasbench201" in text
-  folder = tmp_path / "run"
-  assert (
-    run(
-      npz,
-      folder,
-      "--device",
-      str(out),
-      "--objective",
-      "cross_entropy",
-      "latency_ms=0.1",
-    )
-    == 0
+  config = configs.SearchConfig(
+    space="nasbench201",
+    data=npz,
+    channels=4,
+    cells=1,
+    batch_size=8,
+    device=(str(out),),
+    limit=("latency_ms=1000",),
+    objective=("cross_entropy", "latency_ms=0.1"),
   )
-  genotype = json.loads((folder / "genotype.json").read_text())
-  assert genotype["metrics"]["latency_ms"]["unit"] == "ms"
-  assert "mine" in genotype["metrics"]["latency_ms"]["source"]
+  problem = search.prepare(config)
+  metric = problem.metrics["latency_ms"]
+  assert metric.unit == "ms" and "mine" in metric.source
+  low, high = problem.costs["latency_ms"].extremes(problem.space.masks)
+  assert 0 < low < high
+  made, _, steps = search.build(problem)
+  assert made.init and steps > 0
   capsys.readouterr()

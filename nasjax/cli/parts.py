@@ -315,7 +315,8 @@ def make_constraints(
   config: SearchConfig, bounds: Sequence[tuple[Metric, float]]
 ) -> list:
   """One constraint a limit."""
+  chosen = penalty(config)
   return [
-    constraints.at_most(metric, bound, penalty=penalty(config))
+    constraints.at_most(metric, bound, penalty=chosen)
     for metric, bound in bounds
   ]
