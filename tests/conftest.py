@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 from nasjax import spaces
+from nasjax.layers.blocks import Builder
+from nasjax.spaces import supernet
 from nasjax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,6 +39,38 @@ def tiny_edge():
     conv_groups=2,
     expansion=2,
   )
+
+
+@pytest.fixture(scope="session")
+def toy():
+  """The smallest space with every kind of candidate; quick to compile."""
+  b = Builder(8, 8, 1).conv(4, 3)
+  fixed = {"stem": b.block()}
+  same = Builder(*b.shape)
+  candidates = {
+    "none": None,
+    "skip_connect": same.block(),
+    "conv_1x1": same.then("relu").conv(4).block(),
+    "conv_3x3": same.then("relu").conv(4, 3).block(),
+  }
+  stage = supernet.Stage(3, (candidates,), {}, ())
+  head = same.then("global_average_pool").then("linear", 4)
+  fixed["head"] = head.block()
+
+  def trunk(images, fixed, stage):
+    x = stage(0, fixed("stem", images))
+    return fixed("head", x).reshape(images.shape[0], -1)
+
+  plan = supernet.Plan(
+    fixed,
+    (),
+    (stage,),
+    trunk,
+    lambda x, edge, link: x + edge(0, x),
+    "layers",
+    lambda stage, repeat, edge: repeat,
+  )
+  return supernet.StagedSpace("toy", {"image_shape": (8, 8, 1)}, plan)
 
 
 @pytest.fixture(scope="session")
