@@ -245,7 +245,7 @@ def test_help_says_defaults_and_units(capsys):
     main(["search", "--help"])
   assert stopped.value.code == 0
   text = " ".join(capsys.readouterr().out.split())
-  for word in ("latency_ms (ms)", "(default: 64)", "--arch-learning-rate"):
+  for word in ("latency_ms (ms)", "default 64", "--arch-learning-rate"):
     assert word in text
 
 

@@ -71,7 +71,9 @@ class SearchConfig:
   warmup: float = option(
     0.5, "share of the steps that train weights alone", low=0
   )
-  batch_size: int = option(64, "images a step", low=1)
+  batch_size: int | None = option(
+    None, "images a step; default 64, or all of a smaller half", low=1
+  )
   channels: int | None = option(
     None, "channels of the first stage; default 16", low=1
   )

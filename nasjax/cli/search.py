@@ -52,6 +52,8 @@ def prepare(config: SearchConfig) -> Problem:
   spaces.decide(space, _uniform(space), limits)
   train, valid = data.split(dataset.train, seed=config.seed)
   size = min(len(train.labels), len(valid.labels))
+  if config.batch_size is None:
+    config = dataclasses.replace(config, batch_size=min(64, size))
   if config.batch_size > size:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
