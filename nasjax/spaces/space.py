@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -380,10 +379,3 @@ def count_skips(architecture: Architecture) -> tuple[int, int]:
     skips += int(mask[np.arange(len(row)), row].sum())
     total += len(row)
   return skips, total
-
-
-def one_hot_weights(choices: Choices, groups: Mapping[str, Group]) -> Weights:
-  """Weights f32[E, K] from traced choices i32[E]."""
-  return {
-    n: jax.nn.one_hot(choices[n], len(g.candidates)) for n, g in groups.items()
-  }
