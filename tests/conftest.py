@@ -9,7 +9,8 @@ from hypothesis import settings
 
 from nasjax import spaces
 from nasjax.layers.blocks import Builder
-from nasjax.spaces import supernet
+from nasjax.spaces import plan as plans
+from nasjax.spaces import staged
 from nasjax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -53,7 +54,7 @@ def toy():
     "conv_1x1": same.then("relu").conv(4).block(),
     "conv_3x3": same.then("relu").conv(4, 3).block(),
   }
-  stage = supernet.Stage(3, (candidates,), {}, ())
+  stage = plans.Stage(3, (candidates,), {}, ())
   head = same.then("global_average_pool").then("linear", 4)
   fixed["head"] = head.block()
 
@@ -61,7 +62,7 @@ def toy():
     x = stage(0, fixed("stem", images))
     return fixed("head", x).reshape(images.shape[0], -1)
 
-  plan = supernet.Plan(
+  plan = plans.Plan(
     fixed,
     (),
     (stage,),
@@ -70,7 +71,7 @@ def toy():
     "layers",
     lambda stage, repeat, edge: repeat,
   )
-  return supernet.StagedSpace("toy", {"image_shape": (8, 8, 1)}, plan)
+  return staged.StagedSpace("toy", {"image_shape": (8, 8, 1)}, plan)
 
 
 @pytest.fixture(scope="session")

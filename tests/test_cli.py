@@ -130,6 +130,9 @@ def bad(key, logits, step):
   return 2.0 * jax.nn.softmax(logits, axis=-1)
 
 broken = relaxations.from_function(bad)
+
+def make():
+  return mine
 """
 
 
@@ -138,13 +141,16 @@ def test_a_users_relaxation_and_the_mitigations(npz, tmp_path, capsys):
   path.write_text(USER)
   out = tmp_path / "run"
   against_skips = ["--stop-on-skips", "0", "--operation-dropout", "0.3"]
-  words = ["--relaxation", f"{path}:mine", *against_skips]
+  words = ["--relaxation", f"{path}:make", *against_skips]
   assert run(npz, out, *words) == 0
   assert (out / "genotype.json").exists()
   assert "stopped after epoch 1" in capsys.readouterr().out
   assert len(rows(out)) == 1
   assert run(npz, tmp_path / "n", "--relaxation", f"{path}:broken") == 2
   assert "not on the simplex" in capsys.readouterr().err
+  # A function that is no relaxation, and needs arguments.
+  assert run(npz, tmp_path / "n", "--relaxation", f"{path}:sharp") == 2
+  assert "not a nasjax.types.Relaxation" in capsys.readouterr().err
   assert run(npz, tmp_path / "n", "--relaxation", f"{path}:mime") == 2
   assert "did you mean mine?" in capsys.readouterr().err
   assert not (tmp_path / "n").exists()
@@ -306,6 +312,6 @@ def test_measured_table_serves_a_search(tmp_path, npz, capsys):
   assert metric.unit == "ms" and "mine" in metric.source
   low, high = problem.costs["latency_ms"].extremes(problem.space.masks)
   assert 0 < low < high
-  made, _, steps = search.build(problem)
-  assert made.init and steps > 0
+  made, _ = search.build(problem)
+  assert made.init and problem.steps > 0
   capsys.readouterr()

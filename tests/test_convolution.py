@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from nasjax.layers import convolution, pooling
-from nasjax.layers.convolution import avg_pool, conv, max_pool
+from nasjax.layers import convolution
+from nasjax.layers.convolution import conv
+from nasjax.layers.pooling import avg_pool, max_pool
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -374,8 +375,3 @@ def test_pools_refuse_empty_windows():
     max_pool(x, 5, 1, 0)
   with pytest.raises(ValueError, match="floating-point"):
     max_pool(x.astype(int), 2, 2)
-
-
-def test_convolution_offers_the_pools():
-  assert convolution.avg_pool is pooling.avg_pool
-  assert convolution.max_pool is pooling.max_pool

@@ -127,6 +127,7 @@ class MeasureConfig:
     ("16",), "channels of the first stage; may be repeated"
   )
   num_classes: int = option(10, "classes", low=2)
+  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )

@@ -18,7 +18,7 @@ from nasjax.cli.parts import make_space
 from nasjax.errors import InputError
 from nasjax.hardware import measure as measuring
 from nasjax.hardware import table as tables
-from nasjax.reader import number
+from nasjax.reader import number, read_csv
 
 _VALUES = ("latency_ms", "minimum_ms", "spread")
 
@@ -51,13 +51,10 @@ def measure(config: MeasureConfig) -> int:
     raise InputError("--out", f"{out} does not end in .csv")
   if not out.parent.is_dir():
     raise InputError("--out", f"the folder {out.parent} does not exist")
-  kept = {}
-  if config.append:
-    kept = (
-      {key: {**row} for key, row in _old_rows(out).items()}
-      if out.exists()
-      else {}
-    )
+  kept, command = {}, _command(config)
+  if config.append and out.exists():
+    kept, before = _old_rows(out)
+    command = f"{before} && {command}"
   found = set()
   for shape in config.image_shape:
     for channels in config.channels:
@@ -67,6 +64,7 @@ def measure(config: MeasureConfig) -> int:
           image_shape=_shape(shape),
           channels=int(number(channels, "--channels", low=1)),
           num_classes=config.num_classes,
+          nodes=config.nodes,
           links=config.links,
           activation=config.activation,
         ),
@@ -86,9 +84,6 @@ def measure(config: MeasureConfig) -> int:
       "minimum_ms": f"{item.minimum:.6g}",
       "spread": f"{item.spread:.3g}",
     }
-  command = _command(config)
-  if config.append and out.exists():
-    command = f"{tables.read(out).header.get('command', '')} && {command}"
   header = {
     "device": config.device,
     "processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -97,7 +92,7 @@ def measure(config: MeasureConfig) -> int:
     "threads": str(os.cpu_count()),
     "versions": f"jax {jax.__version__}, python {platform.python_version()}",
     "latency_ms": f"median of {config.repeats} runs, per call",
-    "command": command.removeprefix(" && "),
+    "command": command,
   }
   rows = [(*key, values) for key, values in sorted(kept.items())]
   tables.write(out, header, rows, _VALUES)
@@ -106,13 +101,13 @@ def measure(config: MeasureConfig) -> int:
 
 
 def _old_rows(path: Path):
-  """An existing table's rows, with the columns that are not costs."""
-  table = tables.read(path)
-  lines = tables.read_csv(path).rows
-  return {
+  """An existing table's rows with all their columns, and its command."""
+  table, lines = tables.read(path), read_csv(path).rows
+  rows = {
     key: {c: cells.get(c, "") for c in _VALUES}
     for key, (_, cells) in zip(table.rows, lines, strict=True)
   }
+  return rows, table.header.get("command", "unknown")
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -34,20 +35,20 @@ MEASURED = ("latency_ms", "energy_mj")
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
 DEFAULT_LIMIT = "latency_ms=0.03"
-_TEMPERED = ("softmax", "gumbel_softmax", "gdas", "sparsemax")
+
+
+def _needs_nothing(part: Any) -> bool:
+  """Whether a function can be called without arguments."""
+  return inspect.isfunction(part) and all(
+    p.default is not inspect.Parameter.empty
+    for p in inspect.signature(part).parameters.values()
+  )
 
 
 def built_ins(module: ModuleType) -> dict[str, Any]:
   """The parts of a module: what `__all__` names that needs no argument."""
-  found = {}
-  for name in module.__all__:
-    part = getattr(module, name)
-    if inspect.isfunction(part) and all(
-      p.default is not inspect.Parameter.empty
-      for p in inspect.signature(part).parameters.values()
-    ):
-      found[name] = part
-  return found
+  parts = {name: getattr(module, name) for name in module.__all__}
+  return {name: part for name, part in parts.items() if _needs_nothing(part)}
 
 
 def choose(module: ModuleType, name: str, flag: str) -> Any:
@@ -127,7 +128,7 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   flag = f"--relaxation {config.relaxation}"
   if ":" in config.relaxation:
     made = load_part(config.relaxation, "--relaxation")
-    if not isinstance(made, Relaxation) and callable(made):
+    if _needs_nothing(made):
       made = made()
     try:
       testing.check_relaxation(made, config.relaxation)
@@ -136,7 +137,7 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
     tempered = False
   else:
     constructor = choose(relaxations, config.relaxation, "--relaxation")
-    tempered = config.relaxation in _TEMPERED
+    tempered = "temperature" in inspect.signature(constructor).parameters
     made = constructor()
   start, end = config.temperature, config.temperature_end
   if not tempered and not start is end is None:
@@ -169,15 +170,11 @@ def weighting(config: SearchConfig) -> Any:
 
 def penalty(config: SearchConfig) -> Any:
   """The penalty asked for."""
-  if config.penalty != "quadratic":
-    raise InputError(
-      "--penalty",
-      f"unknown name {config.penalty!r}",
-      nearest(config.penalty, ["quadratic"]),
-    )
-  if not config.penalty_strength > 0:
-    raise InputError("--penalty-strength", "must be above 0")
-  return constraints.quadratic(strength=config.penalty_strength)
+  constructor = choose(constraints, config.penalty, "--penalty")
+  try:
+    return constructor(strength=config.penalty_strength)
+  except ValueError as error:
+    raise InputError("--penalty-strength", str(error)) from None
 
 
 def split_assignment(text: str, flag: str) -> tuple[str, str | None]:
@@ -195,8 +192,6 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
   x86-server; a limit or objective on a measured metric takes the same device;
   otherwise there is no cost term.
   """
-  import dataclasses
-
   plain = SearchConfig()
   fields = (
     "space",

@@ -40,6 +40,7 @@ class Problem(NamedTuple):
   costs: Mapping[str, spaces.AdditiveCosts]
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]
+  steps: int  # of the whole search
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -77,6 +78,7 @@ def prepare(config: SearchConfig) -> Problem:
     {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
+    steps * config.epochs,
   )
 
 
@@ -84,11 +86,9 @@ def _uniform(space):
   return {n: m / m.sum(-1, keepdims=True) for n, m in space.masks.items()}
 
 
-def build(problem: Problem) -> tuple[Any, Any, int]:
-  """The search, its relaxation and its number of steps."""
-  config = problem.config
-  size = min(len(problem.train.labels), len(problem.valid.labels))
-  steps = plan_epoch(size, config.batch_size).steps * config.epochs
+def build(problem: Problem) -> tuple[Any, Any]:
+  """The search and its relaxation."""
+  config, steps = problem.config, problem.steps
   relaxation = parts.relaxation(config, problem.space, steps)
   medians = {
     n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
@@ -113,7 +113,7 @@ def build(problem: Problem) -> tuple[Any, Any, int]:
     arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
     arch_start=round(config.warmup * steps),
   )
-  return made, relaxation, steps
+  return made, relaxation
 
 
 def run(config: SearchConfig, *, force: bool = False) -> int:
@@ -132,7 +132,7 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     NumbersError: the search met a number that is not finite.
   """
   problem = prepare(config)
-  made, relaxation, steps = build(problem)
+  made, relaxation = build(problem)
   config = problem.config
   if config.out is None:
     name = "-".join(
@@ -146,7 +146,7 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     folder / run_folder.ENVIRONMENT,
     run_folder.json_text(run_folder.environment()),
   )
-  tables.show_problem(problem, steps)
+  tables.show_problem(problem)
   state = _train(problem, made, relaxation, folder)
   _decide(problem, relaxation, state, folder)
   return errors.DONE

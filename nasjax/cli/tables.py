@@ -22,7 +22,7 @@ def _number(value: float) -> str:
   return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
-def show_problem(problem, steps: int) -> None:
+def show_problem(problem) -> None:
   """The table before the search: what the space and the limits are like."""
   config, console = problem.config, Console()
   shape = "x".join(str(n) for n in data.shape(problem.train))
@@ -32,7 +32,7 @@ def show_problem(problem, steps: int) -> None:
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
     f" {shape}), {int(size)} choices; {config.relaxation},"
     f" {config.hypergradient}, {config.epochs} epochs of"
-    f" {steps // config.epochs} steps",
+    f" {problem.steps // config.epochs} steps",
     highlight=False,
   )
   table = Table("metric", title="the space, over random architectures")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers import convolution
+from nasjax.layers import convolution, pooling
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
 
@@ -84,11 +84,9 @@ class Block(nn.Module):
         x = nn.Dense(work.channels_out, name=f"linear_{i}")(x)
       elif work.kind == "average_pool":
         padding = work.kernel // 2 if work.kernel % 2 else 0
-        x = convolution.avg_pool(
-          x, work.kernel, work.stride, padding, ceil=True
-        )
+        x = pooling.avg_pool(x, work.kernel, work.stride, padding, ceil=True)
       elif work.kind == "max_pool":
-        x = convolution.max_pool(x, work.kernel, work.stride, work.kernel // 2)
+        x = pooling.max_pool(x, work.kernel, work.stride, work.kernel // 2)
       elif work.kind == "global_average_pool":
         x = jnp.mean(x, axis=(1, 2), keepdims=True)
       elif work.kind == "broadcast":

@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nasjax.layers.pooling import Pair, Windows, avg_pool, max_pool, pad, taps
+from nasjax.layers.windows import Pair, Windows, convolution_windows, pad, taps
 
-__all__ = ["avg_pool", "conv", "max_pool"]
+__all__ = ["conv"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # The kernel gradient is one matrix product a tap while all taps' copies of the
@@ -369,7 +369,7 @@ def conv(
       f"conv takes two operands of one floating type, not {lhs.dtype} and "
       f"{rhs.dtype}: cast them with astype."
     )
-  windows = _windows(lhs, rhs, window_strides, padding, rhs_dilation)
+  windows = convolution_windows(lhs, rhs, window_strides, padding, rhs_dilation)
   if min(windows.output) < 1:
     raise ValueError(
       f"The kernel {windows.kernel} with dilation {windows.dilation} is larger "
@@ -383,30 +383,3 @@ def conv(
     lhs = jnp.repeat(lhs, outputs // groups, 3)
     plan = plan._replace(groups=outputs)
   return _forward(lhs, rhs, plan)
-
-
-def _windows(
-  x: jax.Array,
-  w: jax.Array,
-  strides: Sequence[int],
-  padding: str | Sequence[Pair],
-  dilation: Sequence[int] | None,
-) -> Windows:
-  """Checks the windows of a convolution and spells their padding out."""
-  strides, dilation = tuple(strides), tuple(dilation or (1, 1))
-  if len(strides) != 2 or len(dilation) != 2 or min(strides + dilation) < 1:
-    raise ValueError(
-      "Strides and dilation must be two positive integers each, not "
-      f"{strides} and {dilation}."
-    )
-  size, kernel = (x.shape[1], x.shape[2]), (w.shape[0], w.shape[1])
-  windows = Windows(size, kernel, strides, ((0, 0), (0, 0)), dilation)
-  if isinstance(padding, str):
-    covered = tuple(e + 1 for e in windows.extent)
-    padding = lax.padtype_to_pads(size, covered, strides, padding)
-  pairs = tuple((int(low), int(high)) for low, high in padding)
-  if len(pairs) != 2:
-    raise ValueError(
-      f"padding must be (low, high) of height and width, not {padding}."
-    )
-  return windows._replace(padding=pairs)

@@ -1,4 +1,4 @@
-"""Pools with fast derivatives on CPU, and the geometry of sliding windows.
+"""Pools with fast derivatives on CPU.
 
 XLA's CPU back end is slow in the gradients of pools: the maximum of 3x3 over
 64x32x32x16 with its gradient takes 40 ms, shifted slices 2 ms. As in
@@ -8,117 +8,15 @@ each is the other's derivative.
 
 from functools import partial, reduce
 from operator import add
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Pair = tuple[int, int]
+from nasjax.layers.windows import Windows, pad, taps
 
 _MANY_TAPS = 64  # larger windows are left to XLA: too many slices to compile
-
-
-class Windows(NamedTuple):
-  """Where the windows of a convolution or a pool lie; all static."""
-
-  size: Pair  # height and width of the input
-  kernel: Pair
-  strides: Pair
-  padding: tuple[Pair, Pair]  # (low, high) of height and width
-  dilation: Pair = (1, 1)
-
-  @property
-  def extent(self) -> Pair:
-    """Returns how far apart a window's first and last taps are."""
-    (k, m), (d, e) = self.kernel, self.dilation
-    return (k - 1) * d, (m - 1) * e
-
-  @property
-  def output(self) -> Pair:
-    """Returns the height and width of the output; below 1 if none fits."""
-    height, width = (
-      (n + sum(p) - e - 1) // s + 1
-      for n, p, e, s in zip(
-        self.size, self.padding, self.extent, self.strides, strict=True
-      )
-    )
-    return height, width
-
-  @property
-  def reach(self) -> Pair:
-    """Returns how far apart the first and the last window start."""
-    (n, m), (s, t) = self.output, self.strides
-    return (n - 1) * s, (m - 1) * t
-
-  @property
-  def exact_padding(self) -> tuple[Pair, Pair]:
-    """Returns the padding that the windows just cover; negative ones crop."""
-    height, width = (
-      (p[0], e + r + 1 - n - p[0])
-      for n, p, e, r in zip(
-        self.size, self.padding, self.extent, self.reach, strict=True
-      )
-    )
-    return height, width
-
-  @property
-  def transposed(self) -> "Windows":
-    """Returns the windows over the spread output that yield the input."""
-    height, width = (
-      (e - p[0], n + p[0] - r - 1)
-      for n, p, e, r in zip(
-        self.size, self.padding, self.extent, self.reach, strict=True
-      )
-    )
-    size = self.reach[0] + 1, self.reach[1] + 1
-    return self._replace(size=size, strides=(1, 1), padding=(height, width))
-
-
-def pad(
-  x: jax.Array,
-  padding: tuple[Pair, Pair],
-  spacing: Pair = (1, 1),
-  value: float = 0,
-) -> jax.Array:
-  """Pads height and width, and spreads what is there.
-
-  Args:
-    x: images, [N, H, W, C].
-    padding: (low, high) of height and width; negative ones crop.
-    spacing: distance of neighbouring entries in the result.
-    value: what is put in.
-
-  Returns:
-    The padded images, [N, H', W', C].
-  """
-  inner = [(*p, s - 1) for p, s in zip(padding, spacing, strict=True)]
-  if not any(map(any, inner)):
-    return x
-  return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
-
-
-def taps(x: jax.Array, windows: Windows) -> list[jax.Array]:
-  """Returns what each tap of the windows sees, row by row.
-
-  Args:
-    x: images with the windows' exact padding, [N, H', W', C].
-    windows: their geometry.
-
-  Returns:
-    KH * KW arrays [N, H_out, W_out, C].
-  """
-  height, width = windows.reach
-  return [
-    x[
-      :,
-      row : row + height + 1 : windows.strides[0],
-      column : column + width + 1 : windows.strides[1],
-    ]
-    for row in range(0, windows.extent[0] + 1, windows.dilation[0])
-    for column in range(0, windows.extent[1] + 1, windows.dilation[1])
-  ]
 
 
 def _native_sum(x: jax.Array, windows: Windows) -> jax.Array:

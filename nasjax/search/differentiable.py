@@ -240,7 +240,6 @@ def differentiable(
       weighting=weighting_state,
       constraints=tuple(states),
     )
-    moved = moved._replace(key=member.key)
     named = dict(zip((o.name for o in objectives), results, strict=True))
     info = dict(
       valid_loss=values.get("cross_entropy", jnp.float32(0.0)),

@@ -7,13 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nasjax import data
 from nasjax.search.epochs import on_device
 from nasjax.spaces.space import Architecture
-from nasjax.types import Sampled
 
 
 def supernet_accuracy(
@@ -58,7 +56,6 @@ def supernet_accuracy(
     return hits / rows.size
 
   def of(architecture: Architecture) -> float:
-    sampled = jax.tree.map(jnp.asarray, architecture.sampled())
-    return float(np.asarray(accuracy(variables, Sampled(*sampled))))
+    return float(accuracy(variables, architecture.sampled()))
 
   return of

@@ -20,24 +20,11 @@ from nasjax.hardware.workload import Workload
 from nasjax.layers import blocks
 from nasjax.layers.blocks import Block, Builder
 from nasjax.layers.mixed import Candidates
-from nasjax.spaces import supernet
+from nasjax.spaces import plan as plans
+from nasjax.spaces import staged
 
 __all__ = ["edge"]
 
-OPERATIONS = (
-  "none",
-  "skip_connect",
-  "avg_pool_3x3",
-  "max_pool_3x3",
-  "adaptive_avg_pool",
-  "conv_1x1",
-  "group_conv_3x3",
-  "sep_conv_3x3",
-  "sep_conv_5x5",
-  "squeeze_excite",
-  "ghost",
-  "inverted_residual",
-)
 LINKS = ("residual", "dense", "linear_bottleneck")
 
 
@@ -56,7 +43,7 @@ class _Edge:
   expansion: int
   conv_groups: int
 
-  def plan(self) -> supernet.Plan:
+  def plan(self) -> plans.Plan:
     """Stem, stages with separable reductions between them, head."""
     channels, act = self.channels, self.activation
     thin = self.links == "linear_bottleneck"
@@ -83,7 +70,7 @@ class _Edge:
     b = b.then("global_average_pool").then("linear", self.num_classes)
     fixed["head"] = b.block()
     edges, repeats = len(stages[0].edges), stages[0].repeats
-    return supernet.Plan(
+    return plans.Plan(
       fixed,
       (),
       tuple(stages),
@@ -119,9 +106,7 @@ class _Edge:
         for n in numbers
       }
       joins = tuple(join("concat", channels * (n + 1)) for n in numbers)
-      return supernet.Stage(
-        self.cells, (candidates,) * self.nodes, links, joins
-      )
+      return plans.Stage(self.cells, (candidates,) * self.nodes, links, joins)
     if self.links == "residual":
       links = {"activate": Builder(*shape).then(act).block()}
       joins = (join("add", channels),)
@@ -132,7 +117,7 @@ class _Edge:
         "project": Builder(*shape).conv(thin).block(),
       }
       joins = (join("add", thin),)
-    return supernet.Stage(self.cells * self.nodes, (candidates,), links, joins)
+    return plans.Stage(self.cells * self.nodes, (candidates,), links, joins)
 
   def _cell(self, x, edge, link):
     if self.links == "residual":
@@ -182,7 +167,7 @@ def edge(
   activation: str = "relu6",
   expansion: int = 6,
   conv_groups: int = 4,
-) -> supernet.StagedSpace:
+) -> staged.StagedSpace:
   """The space of edge operations.
 
   Args:
@@ -204,7 +189,7 @@ def edge(
     ValueError: an unknown name, an argument below 1, channels that do not
       divide into groups, or an image too small for the reductions.
   """
-  supernet.check_positive(
+  staged.check_positive(
     "edge",
     channels=channels,
     cells=cells,
@@ -225,7 +210,7 @@ def edge(
       f"edge: channels={channels} must be even and divide into"
       f" conv_groups={conv_groups} > 1 groups"
     )
-  supernet.check_image_shape(image_shape, 2 ** (stages - 1), "edge")
+  staged.check_image_shape(image_shape, 2 ** (stages - 1), "edge")
   arguments = _Edge(
     channels,
     cells,
@@ -238,6 +223,6 @@ def edge(
     expansion,
     conv_groups,
   )
-  return supernet.StagedSpace(
+  return staged.StagedSpace(
     "edge", dataclasses.asdict(arguments), arguments.plan()
   )

@@ -7,8 +7,9 @@ import re
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.workload import Workload
 from nasjax.layers.blocks import Block, Builder
+from nasjax.spaces import plan as plans
 from nasjax.spaces import space as spaces
-from nasjax.spaces import supernet
+from nasjax.spaces import staged
 
 __all__ = ["nasbench201"]
 
@@ -31,7 +32,7 @@ def nasbench201(
   cells: int = 5,
   image_shape: tuple[int, int, int] = (32, 32, 3),
   num_classes: int = 10,
-) -> supernet.StagedSpace:
+) -> staged.StagedSpace:
   """The NAS-Bench-201 space.
 
   Args:
@@ -46,17 +47,17 @@ def nasbench201(
   Raises:
     ValueError: an argument below 1, or an image too small for two strides.
   """
-  supernet.check_positive(
+  staged.check_positive(
     "nasbench201", channels=channels, cells=cells, num_classes=num_classes
   )
-  supernet.check_image_shape(image_shape, 2 ** (_STAGES - 1), "nasbench201")
+  staged.check_image_shape(image_shape, 2 ** (_STAGES - 1), "nasbench201")
   arguments = dict(
     channels=channels,
     cells=cells,
     image_shape=tuple(image_shape),
     num_classes=num_classes,
   )
-  return supernet.StagedSpace("nasbench201", arguments, _plan(**arguments))
+  return staged.StagedSpace("nasbench201", arguments, _plan(**arguments))
 
 
 def _plan(channels, cells, image_shape, num_classes):
@@ -79,7 +80,7 @@ def _plan(channels, cells, image_shape, num_classes):
   b = Builder(*shape).then("batch_norm").then("relu")
   b = b.then("global_average_pool").then("linear", num_classes)
   fixed["head"] = b.block()
-  return supernet.Plan(
+  return plans.Plan(
     fixed,
     tuple(joins),
     tuple(stages),
@@ -104,7 +105,7 @@ def _stage(shape, repeats):
     "avg_pool_3x3": b.then("average_pool", kernel=3).block(),
   }
   additions = len(EDGES) - (_NODES - 1)
-  return supernet.Stage(
+  return plans.Stage(
     repeats, (candidates,) * len(EDGES), {}, (_addition(shape),) * additions
   )
 
@@ -166,7 +167,7 @@ def parse(text: str) -> list[str]:
   return operations
 
 
-def from_string(space: supernet.StagedSpace, text: str) -> spaces.Architecture:
+def from_string(space: staged.StagedSpace, text: str) -> spaces.Architecture:
   """The architecture of `space` that the benchmark's string names.
 
   Raises:

@@ -1,7 +1,7 @@
 """What every search space offers, architectures, and the exact decision.
 
 A space is a frozen dataclass; a user's own needs no base class, only the
-functions of `Space`. See `supernet.py` for the machinery that staged spaces
+functions of `Space`. See `plan.py` for the machinery that staged spaces
 share.
 """
 
