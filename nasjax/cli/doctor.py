@@ -23,7 +23,8 @@ def run() -> int:
   table.add_row(
     "JAX devices", ", ".join(f"{d.platform} {d.id}" for d in jax.devices())
   )
-  cache = jax.config.jax_compilation_cache_dir
+  on = jax.config.jax_enable_compilation_cache
+  cache = jax.config.jax_compilation_cache_dir if on else None
   table.add_row("compilation cache", cache or "off")
   table.add_row("device tables", ", ".join(hardware.device_names()))
   for source in ("digits", "fashion-mnist"):

@@ -61,6 +61,12 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
+  for command in (search, doctor, measure):
+    command.add_argument(
+      "--no-compilation-cache",
+      action="store_true",
+      help="neither use nor keep compiled programs of earlier runs",
+    )
   for command in (search, show, doctor, measure):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
@@ -100,6 +106,10 @@ def _run(argv: Sequence[str]) -> int:
     parser.print_help()
     return errors.DONE
   # Imported late: --help and a wrong flag need no JAX.
+  if arguments.command != "show":
+    from nasjax.cli import cache
+
+    cache.configure(not arguments.no_compilation_cache)
   if arguments.command == "search":
     from nasjax.cli import search
 

@@ -6,6 +6,7 @@ import re
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.workload import Workload
+from nasjax.layers.barrier import computed_once
 from nasjax.layers.blocks import Block, Builder
 from nasjax.spaces import plan as plans
 from nasjax.spaces import space as spaces
@@ -123,9 +124,8 @@ def _cell(x, edge, link):
   del link
   nodes = [x]
   for j in range(1, _NODES):
-    nodes.append(
-      sum(edge(e, nodes[i]) for e, (i, to) in enumerate(EDGES) if to == j)
-    )
+    node = sum(edge(e, nodes[i]) for e, (i, to) in enumerate(EDGES) if to == j)
+    nodes.append(computed_once(node))
   return nodes[-1]
 
 
