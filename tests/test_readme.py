@@ -31,7 +31,7 @@ def test_commands_name_only_known_flags():
     configs.flag(f)
     for kind in (configs.SearchConfig, configs.MeasureConfig)
     for f in kind.__dataclass_fields__
-  } | {"--help", "--config", "--force"}
+  } | {"--help", "--config", "--force", "--no-compilation-cache"}
   said = set(re.findall(r"--[a-z][a-z-]+", TEXT))
   assert said <= known, said - known
 

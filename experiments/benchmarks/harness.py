@@ -44,6 +44,7 @@ class Peer:
   """The PyTorch process; asks one thing at a time."""
 
   def __init__(self, python):
+    """Starts the worker with the Python that has PyTorch."""
     worker = Path(__file__).parent / "peer" / "worker.py"
     self._process = subprocess.Popen(
       [python, str(worker)],

@@ -11,9 +11,17 @@ their means are compared. A ratio over 1 says that nasjax is faster.
 
 import jax
 import numpy as np
-from harness import LAYOUTS, Peer, alternate, arguments, flat, medians
+from harness import (
+  LAYOUTS,
+  Peer,
+  alternate,
+  arguments,
+  flat,
+  medians,
+  report,
+  timed,
+)
 from harness import peak as machine_peak
-from harness import report, timed
 
 from nasjax import relaxations, search, spaces
 from nasjax.types import Batch, Sampled
