@@ -16,35 +16,11 @@ Measured (2 cores, float32, C=16, N=1, batch 64, 32x32x3, medians of 7 pairs):
 
 import argparse
 import json
-import statistics
-import time
 
-import jax
-import numpy as np
+from harness import alternate, medians
+from supernet_step import batches, compiled
 
-from nasjax import relaxations, search, spaces
-from nasjax.types import Batch
-
-
-def compiled(relaxation, steps, batch):
-  space = spaces.nasbench201(channels=16, cells=1)
-  made = search.differentiable(space, relaxation=relaxation)
-  state = jax.jit(made.init)(jax.random.key(0))
-
-  def block(state):
-    return jax.lax.scan(
-      lambda s, _: made.update(s, batch, batch), state, length=steps
-    )[0]
-
-  run = jax.jit(block).lower(state).compile()
-
-  def timed(state):
-    start = time.perf_counter()
-    state = jax.block_until_ready(run(state))
-    return state, (time.perf_counter() - start) / steps
-
-  state, _ = timed(state)
-  return state, timed
+from nasjax import relaxations, spaces
 
 
 def main():
@@ -52,25 +28,16 @@ def main():
   parser.add_argument("--json", action="store_true")
   parser.add_argument("--pairs", type=int, default=7)
   arguments = parser.parse_args()
-  rng = np.random.default_rng(0)
-  batch = Batch(
-    rng.normal(size=(64, 32, 32, 3)).astype(np.float32),
-    rng.integers(10, size=64).astype(np.int32),
-  )
+  space = spaces.nasbench201(channels=16, cells=1)
+  _, _, train, valid = batches((32, 32, 3))
   sides = {
-    "softmax": compiled(relaxations.softmax(), 2, batch),
-    "gdas": compiled(relaxations.gdas(), 10, batch),
+    "softmax": compiled(space, relaxations.softmax(), 2, train, valid)[0],
+    "gdas": compiled(space, relaxations.gdas(), 10, train, valid)[0],
   }
-  states = {name: state for name, (state, _) in sides.items()}
-  seconds = {name: [] for name in sides}
-  for _ in range(arguments.pairs):
-    for name, (_, timed) in sides.items():
-      states[name], taken = timed(states[name])
-      seconds[name].append(taken)
-  medians = {n: statistics.median(s) for n, s in seconds.items()}
-  ratio = medians["softmax"] / medians["gdas"]
-  print(f"softmax  {medians['softmax']:.3f} s a step")
-  print(f"gdas     {medians['gdas']:.3f} s a step")
+  found = medians(alternate(sides, arguments.pairs))
+  ratio = found["softmax"] / found["gdas"]
+  print(f"softmax  {found['softmax']:.3f} s a step")
+  print(f"gdas     {found['gdas']:.3f} s a step")
   print(f"softmax / gdas = {ratio:.2f}")
   if arguments.json:
     print(
@@ -79,8 +46,8 @@ def main():
           "figures": {
             "nasbench201/gdas-over-softmax": {
               "ratio": ratio,
-              "softmax_s": medians["softmax"],
-              "gdas_s": medians["gdas"],
+              "softmax_s": found["softmax"],
+              "gdas_s": found["gdas"],
             }
           }
         }

@@ -52,15 +52,16 @@ class Peer:
       stdout=subprocess.PIPE,
       text=True,
     )
-    self.folder = Path(tempfile.mkdtemp(prefix="nasjax-benchmark-"))
+    self._held = tempfile.TemporaryDirectory(prefix="nasjax-benchmark-")
+    self.folder = Path(self._held.name)
 
   def ask(self, do, **fields):
     self._process.stdin.write(json.dumps({"do": do, **fields}) + "\n")
     self._process.stdin.flush()
-    answer = json.loads(self._process.stdout.readline())
-    if "error" in answer:
-      raise RuntimeError(answer["error"])
-    return answer
+    line = self._process.stdout.readline()
+    if not line:
+      raise SystemExit(f"the PyTorch process failed in {do!r}, see above")
+    return json.loads(line)
 
   def save(self, name, **arrays):
     """Writes arrays to a file that the peer can read; returns its path."""
@@ -71,6 +72,7 @@ class Peer:
   def close(self):
     self._process.stdin.close()
     self._process.wait()
+    self._held.cleanup()
 
 
 def flat(tree):

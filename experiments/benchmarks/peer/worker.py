@@ -1,8 +1,8 @@
 """The PyTorch side of the benchmarks, a process that speaks JSON lines.
 
 Reads one command a line from stdin and answers each with one line on stdout;
-a failure answers {"error": ...}. Commands are the functions below that
-`COMMANDS` names, their fields the arguments:
+a failure ends it with a traceback on stderr. Commands are the functions below
+that `COMMANDS` names, their fields the arguments:
 
     {"do": "build", "name": "nasbench201", "arguments": {"channels": 16,
      "cells": 1, "batch": 64}, "data": "data.npz", "layout": "channels_last"}
@@ -239,11 +239,8 @@ def main():
   for line in sys.stdin:
     if not line.strip():
       continue
-    try:
-      command = json.loads(line)
-      reply = COMMANDS[command.pop("do")](**command)
-    except Exception as error:
-      reply = {"error": f"{type(error).__name__}: {error}"}
+    command = json.loads(line)
+    reply = COMMANDS[command.pop("do")](**command)
     replies.write(json.dumps(reply) + "\n")
 
 
