@@ -72,6 +72,29 @@ def test_every_hypergradient_steps(hypergradient, toy, batches):
   check_step(toy, make(toy, "gdas", hypergradient), batches)
 
 
+@pytest.mark.parametrize("relaxation", ["softmax", "gdas"])
+def test_remat_and_half_precision_are_the_same_search(relaxation, toy, batches):
+  """Recomputed cells give the same step; bfloat16 one close to it."""
+  plain, info = check_step(toy, make(toy, relaxation, remat=False), batches)
+  again, other = check_step(toy, make(toy, relaxation, remat=True), batches)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    (plain.shared, plain.member.logits, info.train_loss),
+    (again.shared, again.member.logits, other.train_loss),
+  )
+  half = make(toy, relaxation, activations=jnp.bfloat16)
+  _, low = check_step(toy, half, batches)
+  np.testing.assert_allclose(low.train_loss, info.train_loss, rtol=0.05)
+  assert low.train_loss != info.train_loss
+
+
+def test_options_that_cannot_be_are_refused(toy):
+  with pytest.raises(ValueError, match="floating"):
+    make(toy, activations=jnp.int32)
+  with pytest.raises(ValueError, match="remat"):
+    search.differentiable(object(), remat=True)
+
+
 def lowers(space, made, batches):
   train, valid = batches(space.arguments["image_shape"])
   state = jax.eval_shape(made.init, jax.random.key(0))

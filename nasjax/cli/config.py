@@ -107,6 +107,17 @@ class SearchConfig:
   stop_on_skips: float | None = option(
     None, "share of edges led by skips at which the search stops", low=0
   )
+  remat: str = option(
+    "auto",
+    "cells computed anew for gradients instead of kept: auto (where faster),"
+    " on (least memory), off",
+    choices=("auto", "on", "off"),
+  )
+  activations: str = option(
+    "float32",
+    "type of the network's values while searching: float32, bfloat16",
+    choices=("float32", "bfloat16"),
+  )
   seed: int = option(0, "of everything random", low=0)
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"

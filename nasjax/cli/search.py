@@ -112,6 +112,8 @@ def build(problem: Problem) -> tuple[Any, Any]:
     ),
     arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
     arch_start=round(config.warmup * steps),
+    remat={"auto": None, "on": True, "off": False}[config.remat],
+    activations=config.activations,
   )
   return made, relaxation
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers import convolution, pooling
+from nasjax.layers import convolution, normalization, pooling
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
 
@@ -100,13 +100,7 @@ class Block(nn.Module):
       elif work.kind != "batch_norm":
         raise ValueError(f"no layer for workload {work}")
       if work.batch_norm or work.kind == "batch_norm":
-        x = nn.BatchNorm(
-          use_running_average=not train,
-          momentum=0.9,
-          use_scale=self.affine,
-          use_bias=self.affine,
-          name=f"norm_{i}",
-        )(x)
+        x = normalization.BatchNorm(self.affine, name=f"norm_{i}")(x, train)
     return x
 
 

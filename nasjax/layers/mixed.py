@@ -70,6 +70,11 @@ def mixed(
   return total, stats
 
 
+def _scaled(weight, y):
+  """`weight * y` in the type of `y`; the weight's gradient in its own."""
+  return (weight * y.astype(weight.dtype)).astype(y.dtype)
+
+
 def _all_paths(candidates, variables, x, weights, train):
   total, stats = jnp.zeros_like(x), {}
   for k, (name, block) in enumerate(candidates.items()):
@@ -77,7 +82,7 @@ def _all_paths(candidates, variables, x, weights, train):
     stats[name] = own["batch_stats"]
     if block is not None:
       y, stats[name] = run_block(block, own, x, train)
-      total += weights[k] * y
+      total += _scaled(weights[k], y)
   return total, stats
 
 
@@ -102,14 +107,15 @@ def _single_path(candidates, params, stats, x, weights, index, train):
     def backward(params, stats, x, weight, g):
       zeros = jax.tree.map(jnp.zeros_like, params)
       if block is None:
-        return zeros, jnp.zeros_like(x), jnp.zeros((), g.dtype)
+        return zeros, jnp.zeros_like(x), jnp.zeros_like(weight)
 
       def own(p, x):
         return forward({**params, name: p}, stats, x)[0]
 
       y, pull = jax.vjp(own, params[name], x)
-      dp, dx = pull(weight * g)
-      return {**zeros, name: dp}, dx, jnp.sum(y * g)
+      dp, dx = pull(_scaled(weight, g))
+      dw = jnp.sum(y.astype(weight.dtype) * g.astype(weight.dtype))
+      return {**zeros, name: dp}, dx, dw
 
     return forward, backward
 
@@ -118,7 +124,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
   @jax.custom_vjp
   def run(index, params, stats, x, weights):
     y, stats = lax.switch(index, [b[0] for b in branches], params, stats, x)
-    return weights[index] * y, stats
+    return _scaled(weights[index], y), stats
 
   def run_forward(*operands):
     return run(*operands), operands
@@ -135,7 +141,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
       cotangents[0],
     )
     # The gradient reaches the executed candidate's weight alone.
-    row = jnp.zeros_like(weights).at[index].set(dw.astype(weights.dtype))
+    row = jnp.zeros_like(weights).at[index].set(dw)
     return None, dp, None, dx, row
 
   run.defvjp(run_forward, run_backward)

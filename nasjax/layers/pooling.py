@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nasjax.layers.barrier import computed_once
 from nasjax.layers.windows import Windows, pad, taps
 
 _MANY_TAPS = 64  # larger windows are left to XLA: too many slices to compile
@@ -100,7 +101,9 @@ def avg_pool(
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   total = _native_sum if window**2 > _MANY_TAPS else _sum
   counts = np.outer(rows, columns)[None, :, :, None].astype(wide.dtype)
-  return (total(wide, windows) / counts).astype(x.dtype)
+  return computed_once(
+    (total(computed_once(wide), windows) / counts).astype(x.dtype)
+  )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -192,7 +195,7 @@ def max_pool(
   """
   windows = _pool_windows(x, window, stride, padding, False)
   if window**2 <= _MANY_TAPS:
-    return _maximum(x, windows)
+    return computed_once(_maximum(computed_once(x), windows))
   return lax.reduce_window(
     x,
     np.array(-np.inf, x.dtype),

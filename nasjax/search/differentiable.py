@@ -19,6 +19,7 @@ gradients never touch the network.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -112,6 +113,8 @@ def differentiable(
   optimizer: optax.GradientTransformation | None = None,
   arch_optimizer: optax.GradientTransformation | None = None,
   arch_start: int = 0,
+  remat: bool | None = None,
+  activations: jax.typing.DTypeLike = jnp.float32,
 ) -> Search:
   """A gradient search over `space`.
 
@@ -127,14 +130,27 @@ def differentiable(
     arch_optimizer: of the logits; default Adam.
     arch_start: the first step that moves the logits; before it the weights
       warm up.
+    remat: gradients compute each cell anew instead of keeping its values;
+      None: as the space has it.
+    activations: floating type of the network's values; its parameters, batch
+      statistics and losses stay float32.
 
   Returns:
     `init(key)` and `update(state, train_batch, valid_batch)`; both pure.
 
   Raises:
     ValueError: no objective, an unknown task scalar, two metrics of one name,
-      or a preference of another length.
+      a preference of another length, activations that are no floating type,
+      or `remat` for a space without it.
   """
+  if remat is not None:
+    if not hasattr(space, "remat"):
+      raise ValueError("differentiable: remat is no option of this space")
+    space = dataclasses.replace(space, remat=remat)
+  if not jnp.issubdtype(activations, jnp.floating):
+    raise ValueError(
+      f"differentiable: activations={activations} must be a floating type"
+    )
   relaxation = relaxation or relaxations.softmax()
   weighting = weighting or weightings.constant()
   hypergradient = hypergradient or hypergradients.first_order()
@@ -152,12 +168,14 @@ def differentiable(
         # Other paths have weight 0; only logits need them.
         paths = {n: p[:, :1] for n, p in sampled.paths.items()}
         sampled = Sampled(sampled.weights, paths)
+      params = jax.tree.map(lambda p: p.astype(activations), params)
       outputs, new_stats = space.apply(
         {"params": params, "batch_stats": batch_stats},
         sampled,
-        batch.images,
+        batch.images.astype(activations),
         True,
       )
+      outputs = outputs.astype(jnp.float32)
       hits = jnp.argmax(outputs, -1) == batch.labels
       return _TASKS[task](outputs, batch.labels), (new_stats, hits.mean())
 

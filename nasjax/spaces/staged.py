@@ -24,12 +24,14 @@ class StagedSpace:
     arguments: of its constructor, to make it again.
     plan: how its networks are put together.
     skip_names: candidates that compute nothing, `none` and skips.
+    remat: rematerialisation, see `supernet.apply`.
   """
 
   name: str
   arguments: Mapping[str, Any]
   plan: Plan
   skip_names: tuple[str, ...] = ("none", "skip_connect")
+  remat: bool | None = None
 
   @property
   def groups(self) -> dict[str, Group]:
@@ -61,7 +63,9 @@ class StagedSpace:
     self, variables: Mapping, sampled: Sampled, images: Array, train: bool
   ) -> tuple[Array, dict]:
     """Runs the supernet: (logits f32[B, classes], new batch statistics)."""
-    return supernet.apply(self.plan, variables, sampled, images, train)
+    return supernet.apply(
+      self.plan, variables, sampled, images, train, self.remat
+    )
 
   def build(self, architecture: Architecture) -> network.Network:
     """The decided network as a flax module, called with (images, train)."""

