@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       # Whoever read our output has gone; nothing more can be said there.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 141
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    print(one_line(f"error: {error}"), file=sys.stderr)
     if isinstance(error, InputError):
       return errors.BAD_INPUT
     if isinstance(error, NumbersError):

@@ -34,6 +34,8 @@ WORKLOAD_COLUMNS = (
 )
 COLUMNS = (*WORKLOAD_COLUMNS, "batch")
 COSTS = {"latency_ms": "ms", "energy_mj": "mJ"}
+_QUANTITIES = ("latency", "energy")
+_LONGEST_NAME = 64  # of a device
 
 
 class Table(NamedTuple):
@@ -70,10 +72,32 @@ class Table(NamedTuple):
 def _whole(text: str, where: str) -> int:
   if not text.isascii() or not text.isdigit():
     raise InputError(where, f"{text[:20]!r} is not a whole number")
-  value = int(text)
+  value = int(text[:12])  # more digits are out of range however they go on
   if not 1 <= value <= 10**9:
     raise InputError(where, f"{value} is not between 1 and 10^9")
   return value
+
+
+def check_device_name(name: str, where: str) -> str:
+  """Returns a device's name if metrics and limits can carry it.
+
+  Raises:
+    InputError: it is empty, long, or has characters with another meaning.
+  """
+  if not name or len(name) > _LONGEST_NAME:
+    raise InputError(
+      where,
+      f"a device's name has {len(name)} characters, 1 to {_LONGEST_NAME} are"
+      " taken",
+      "add a line `# device: NAME` to the table",
+    )
+  if not name.isprintable() or set(name) & set(":=,[]#\"\\/"):
+    raise InputError(
+      where,
+      f"{name!r} is no device's name",
+      "letters, digits, spaces, - and _ are taken",
+    )
+  return name
 
 
 def read(path: str | Path) -> Table:
@@ -97,6 +121,13 @@ def read(path: str | Path) -> Table:
       "has no cost column",
       f"name one {' or '.join(COSTS)}, unit included",
     )
+  for column in found.columns:
+    if column.partition("_")[0] in _QUANTITIES and column not in COSTS:
+      raise InputError(
+        str(path),
+        f"column {column[:40]!r} has no unit that is read",
+        f"name one {' or '.join(COSTS)}",
+      )
   rows: dict[tuple[Workload, int], dict[str, float]] = {}
   for line, cells in found.rows:
     where = f"{path}:{line}"

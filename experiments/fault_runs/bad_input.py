@@ -1,0 +1,71 @@
+"""Malformed inputs of every group, and the fuzz, each judged.
+
+Run by `python experiments/faults.py bad-input`, or on its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fault_runs import cases
+
+GROUPS = (
+  "bad_tables",
+  "bad_genotypes",
+  "bad_yaml",
+  "bad_data",
+  "bad_parts",
+  "bad_commands",
+)
+
+
+def all_cases() -> list[cases.Case]:
+  """The cases of every group."""
+  found = []
+  for name in GROUPS:
+    if (Path(__file__).parent / f"{name}.py").exists():
+      found += importlib.import_module(f"fault_runs.{name}").CASES
+  return found
+
+
+def run(count: int = 10_000) -> int:
+  """Runs all cases and `count` fuzzed ones; prints a table.
+
+  Returns:
+    The number of failures.
+  """
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  found: dict[str, list[str]] = {}
+  seconds: dict[str, float] = {}
+  with tempfile.TemporaryDirectory(prefix="nasjax-bad-input-") as top:
+    os.environ["XDG_CACHE_HOME"] = f"{top}/cache"
+    for number, case in enumerate(all_cases()):
+      folder = Path(top, str(number))
+      folder.mkdir()
+      start = time.monotonic()
+      wrong = cases.run_case(case, folder)
+      seconds[case.group] = (
+        seconds.get(case.group, 0.0) + time.monotonic() - start
+      )
+      found.setdefault(case.group, []).append(wrong)
+      if wrong:
+        print(f"FAILED {case.group}: {case.name[:60]}: {wrong}", flush=True)
+  print(f"{'group':<14}{'cases':>7}{'failures':>10}{'seconds':>9}")
+  for group, results in found.items():
+    failures = sum(map(bool, results))
+    print(f"{group:<14}{len(results):>7}{failures:>10}{seconds[group]:>9.1f}")
+  total = [r for results in found.values() for r in results]
+  print(f"{'all':<14}{len(total):>7}{sum(map(bool, total)):>10}")
+  return sum(map(bool, total))
+
+
+if __name__ == "__main__":
+  sys.exit(bool(run(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)))
