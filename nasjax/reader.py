@@ -351,6 +351,10 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
       if not isinstance(node, yaml.MappingNode):
         raise InputError(str(path), "is not a mapping of names to values")
+      for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+          line = key.start_mark.line + 1
+          raise InputError(f"{path}:{line}", "a key is no name")
       lines = {k.value: k.start_mark.line + 1 for k, _ in node.value}
       return loader.construct_document(node), lines
     finally:

@@ -36,7 +36,7 @@ def all_cases() -> list[cases.Case]:
   return found
 
 
-def run(count: int = 10_000) -> int:
+def run(count: int = 10_000, only: str = "") -> int:
   """Runs all cases and `count` fuzzed ones; prints a table.
 
   Returns:
@@ -47,7 +47,8 @@ def run(count: int = 10_000) -> int:
   seconds: dict[str, float] = {}
   with tempfile.TemporaryDirectory(prefix="nasjax-bad-input-") as top:
     os.environ["XDG_CACHE_HOME"] = f"{top}/cache"
-    for number, case in enumerate(all_cases()):
+    chosen = [c for c in all_cases() if only in c.group]
+    for number, case in enumerate(chosen):
       folder = Path(top, str(number))
       folder.mkdir()
       start = time.monotonic()
@@ -68,4 +69,5 @@ def run(count: int = 10_000) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(bool(run(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)))
+  words = [*sys.argv[1:], "10000", ""]
+  sys.exit(bool(run(int(words[0]), words[1] if len(sys.argv) > 2 else "")))

@@ -205,11 +205,11 @@ _PATHS: list[tuple[str, Callable[[Path], str], str]] = [
   ("a terabyte", _huge, "at most"),
   ("no such file", lambda f: "./nowhere.csv", "cannot be read"),
   ("a folder's file in a file", lambda f: "/dev/null/t.csv", "cannot be read"),
-  ("a name with NUL", lambda f: "a\0.csv", "cannot be read"),
+  ("a name with NUL", lambda f: "a\0.csv", "--device"),
   ("a name of 5000 characters", lambda f: "/" + "x" * 5000, "cannot be read"),
-  ("a name with escapes", lambda f: "./\x1b[31m.csv", "cannot be read"),
-  ("a name with a line break", lambda f: "./a\nb.csv", "cannot be read"),
-  ("an empty name", lambda f: "", "device"),
+  ("a name with escapes", lambda f: "./\x1b[31m.csv", "--device"),
+  ("a name with a line break", lambda f: "./a\nb.csv", "--device"),
+  ("an empty name", lambda f: "", "--device"),
 ]
 
 

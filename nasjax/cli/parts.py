@@ -282,6 +282,8 @@ def make_objectives(
   A metric counts over its median of random architectures, so that
   coefficients compare with a cross entropy.
   """
+  if not config.objective:
+    raise InputError("--objective", "none is given", "leave it out")
   made: list[Objective] = []
   preference: list[float] = []
   for text in config.objective:
