@@ -31,7 +31,7 @@ class InputError(ValueError):
     self.where, self.what, self.fix = str(where), what, fix
     place = self.where
     if len(place) > _LONGEST_PLACE:
-      place = "..." + place[3 - _LONGEST_PLACE :]
+      place = place[:40] + "..." + place[43 - _LONGEST_PLACE :]
     super().__init__(f"{place}: {what}" + (f"; {fix}" if fix else ""))
 
 

@@ -26,7 +26,9 @@ MAX_DEPTH = 64
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(
+  r"[+-]?\.?(nan|inf|infinity)", re.ASCII | re.IGNORECASE
+)
 _MAX_YAML_BYTES = 2**20  # a configuration; PyYAML reads 16 MiB in a minute
 
 

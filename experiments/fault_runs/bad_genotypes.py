@@ -102,7 +102,11 @@ _TEXTS: list[tuple[str, Callable[[], str | bytes], str]] = [
   ),
   *(
     _field(
-      f"channels {str(v)[:20]}", *_ARGUMENTS, "channels", value=v, said="channels"
+      f"channels {str(v)[:20]}",
+      *_ARGUMENTS,
+      "channels",
+      value=v,
+      said="channels",
     )
     for v in (0, -1, 4.5, "4", True, None, 10**6, [4], {}, 10**18)
   ),
@@ -115,7 +119,11 @@ _TEXTS: list[tuple[str, Callable[[], str | bytes], str]] = [
     "stages 4000", *_ARGUMENTS, "stages", value=4000, said="stages", good=EDGE
   ),
   _field(
-    "image of nine sides", *_ARGUMENTS, "image_shape", value=[8] * 9, said="list"
+    "image of nine sides",
+    *_ARGUMENTS,
+    "image_shape",
+    value=[8] * 9,
+    said="list",
   ),
   _field("channels a list", *_ARGUMENTS, "channels", value=[4], said="whole"),
   _field("links 3", *_ARGUMENTS, "links", value=3, said="links", good=EDGE),
@@ -127,7 +135,9 @@ _TEXTS: list[tuple[str, Callable[[], str | bytes], str]] = [
     said="dense?",
     good=EDGE,
   ),
-  _field("image of two sides", *_ARGUMENTS, "image_shape", value=[8, 8], said=""),
+  _field(
+    "image of two sides", *_ARGUMENTS, "image_shape", value=[8, 8], said=""
+  ),
   _field("image a number", *_ARGUMENTS, "image_shape", value=8, said="shape"),
   _field(
     "image too small", *_ARGUMENTS, "image_shape", value=[1, 1, 1], said="small"
@@ -163,7 +173,9 @@ _TEXTS: list[tuple[str, Callable[[], str | bytes], str]] = [
     "operation with escapes", "choices", "cell", 0, value="\x1b[31mx", said=""
   ),
   _field("operation huge", "choices", "cell", 0, value="x" * 10**6, said=""),
-  _field("lone surrogate", "choices", "cell", 0, value="\ud800", said="control"),
+  _field(
+    "lone surrogate", "choices", "cell", 0, value="\ud800", said="control"
+  ),
   _field(
     "operations of another space",
     *("choices", "cell"),
@@ -217,11 +229,23 @@ _STRINGS = [
   ("two nodes", _FIRST, "has 2 nodes"),
   ("four nodes", _FIRST + "+|none~0|none~1|none~2|+|none~0|", "has 4 nodes"),
   ("no bars", "|none~0+none~0|none~1+none~0|", "node 1"),
-  ("unknown", "|conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|", "nor_conv"),
-  ("a later node", "|none~2|+|none~0|none~1|+|none~0|none~1|none~2|", "from '2'"),
+  (
+    "unknown",
+    "|conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+    "nor_conv",
+  ),
+  (
+    "a later node",
+    "|none~2|+|none~0|none~1|+|none~0|none~1|none~2|",
+    "from '2'",
+  ),
   ("a cycle", "|none~0|+|none~0|none~2|+|none~0|none~1|none~2|", "from '2'"),
   ("itself", "|none~1|+|none~0|none~1|+|none~0|none~1|none~2|", "from '1'"),
-  ("input twice", "|none~0|+|none~0|none~0|+|none~0|none~1|none~2|", "from '0'"),
+  (
+    "input twice",
+    "|none~0|+|none~0|none~0|+|none~0|none~1|none~2|",
+    "from '0'",
+  ),
   ("no input", "|none|+|none~0|none~1|+|none~0|none~1|none~2|", "from ''"),
   ("code", f"|{CODE}~0|+|none~0|none~1|+|none~0|none~1|none~2|", "unknown"),
   ("escapes", "|\x1b[1m~0|+|none~0|none~1|+|none~0|none~1|none~2|", "unknown"),

@@ -22,6 +22,7 @@ GROUPS = (
   "bad_genotypes",
   "bad_yaml",
   "bad_data",
+  "bad_images",
   "bad_parts",
   "bad_commands",
 )

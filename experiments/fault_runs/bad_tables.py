@@ -88,7 +88,7 @@ _TEXTS: list[tuple[str, Callable, str]] = [
   ("only a byte order mark", lambda t: "\ufeff", "is empty"),
   ("only white space", lambda t: " \n\t\n", "t.csv"),
   ("only comments", lambda t: "# device: mine\n", "is empty"),
-  ("header only", _lines(lambda l: l[:2]), "no rows"),
+  ("header only", _lines(lambda a: a[:2]), "no rows"),
   *(
     (f"column {k} missing", _without(i), f"{k!r} is missing")
     for i, k in enumerate(_KEYS)
@@ -101,9 +101,9 @@ _TEXTS: list[tuple[str, Callable, str]] = [
   ("two units", _with("latency_us", "500"), "latency_us"),
   ("key misspelt", _column("stride", "strides"), "mean strides?"),
   ("column without a name", _with("", "1"), "t.csv:2"),
-  ("row missing", _lines(lambda l: l[:-1]), "has no row for"),
-  ("row twice", _lines(lambda l: [*l, l[-1]]), "twice"),
-  ("row twice, spelt otherwise", _lines(lambda l: [*l, l[-1] + " "]), "twice"),
+  ("row missing", _lines(lambda a: a[:-1]), "has no row for"),
+  ("row twice", _lines(lambda a: [*a, a[-1]]), "twice"),
+  ("row twice, spelt otherwise", _lines(lambda a: [*a, a[-1] + " "]), "twice"),
   ("header key twice", lambda t: "# device: a\n" + t, "'device' stands there"),
   ("kind unknown", _cell("convolutoin", 0), "did you mean convolution?"),
   ("kind missing", _cell("", 0), "unknown kind"),
@@ -125,15 +125,25 @@ _TEXTS: list[tuple[str, Callable, str]] = [
   ("line break in a quoted cell", _cell('"0.\n5"'), "latency_ms"),
   *(
     (f"height {v}", _cell(v, 1), "height")
-    for v in ("0", "-8", "8.0", "8e0", "1_0", "", "10000000000", "٨", "9" * 5000)
+    for v in (
+      "0",
+      "-8",
+      "8.0",
+      "8e0",
+      "1_0",
+      "",
+      "10000000000",
+      "٨",
+      "9" * 5000,
+    )
   ),
   ("batch 0", _cell("0", 9), "batch"),
   ("bits huge", _cell("9" * 400, 8), "bits"),
-  ("ragged, short", _lines(lambda l: [*l, l[-1].rsplit(",", 1)[0]]), "cells"),
-  ("ragged, long", _lines(lambda l: [*l, l[-1] + ",1"]), "12 cells"),
+  ("ragged, short", _lines(lambda a: [*a, a[-1].rsplit(",", 1)[0]]), "cells"),
+  ("ragged, long", _lines(lambda a: [*a, a[-1] + ",1"]), "12 cells"),
   ("semicolons", lambda t: t.replace(",", ";"), "missing"),
   ("tabs", lambda t: t.replace(",", "\t"), "missing"),
-  ("open quote", _lines(lambda l: [*l, '"' + l[-1]]), "unexpected end"),
+  ("open quote", _lines(lambda a: [*a, '"' + a[-1]]), "unexpected end"),
   ("text after a quote", _cell('"0.5"x'), "t.csv:3"),
   ("a cell over the csv limit", _cell('"' + "1" * 200_000 + '"'), "t.csv:3"),
   ("latin-1", lambda t: ("# é: é\n" + t).encode("latin-1"), "not UTF-8"),
@@ -151,23 +161,32 @@ _TEXTS: list[tuple[str, Callable, str]] = [
   ("truncated gzip", lambda t: gzip.compress(t.encode())[:-9], "not UTF-8"),
   ("a pickle", lambda t: pickle.dumps({"latency_ms": 1}), "not UTF-8"),
   ("a text pickle", lambda t: pickle.dumps([1.5], protocol=0), "missing"),
-  ("device name with escapes", _lines(
-    lambda l: ["# device: \x1b]0;x\x07", *l[1:]]
-  ), "device"),
-  ("device name huge", _lines(lambda l: ["# device: " + "x" * 10**5, *l[1:]]),
-   "device"),
-  ("device name empty", _lines(lambda l: ["# device:", *l[1:]]), "device"),
-  ("device name with markup", _lines(lambda l: ["# device: [/b]", *l[1:]]),
-   "device"),
-  ("device name with a colon", _lines(lambda l: ["# device: a:b", *l[1:]]),
-   "device"),
+  (
+    "device name with escapes",
+    _lines(lambda a: ["# device: \x1b]0;x\x07", *a[1:]]),
+    "device",
+  ),
+  (
+    "device name huge",
+    _lines(lambda a: ["# device: " + "x" * 10**5, *a[1:]]),
+    "device",
+  ),
+  ("device name empty", _lines(lambda a: ["# device:", *a[1:]]), "device"),
+  (
+    "device name with markup",
+    _lines(lambda a: ["# device: [/b]", *a[1:]]),
+    "device",
+  ),
+  (
+    "device name with a colon",
+    _lines(lambda a: ["# device: a:b", *a[1:]]),
+    "device",
+  ),
 ]
 
 
 def _path(name: str, make: Callable[[Path], str], said: str) -> Case:
-  return Case(
-    "tables", name, lambda folder: _words(folder, make(folder)), said
-  )
+  return Case("tables", name, lambda folder: _words(folder, make(folder)), said)
 
 
 def _fifo(folder):

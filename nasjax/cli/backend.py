@@ -18,10 +18,11 @@ def start() -> None:
   """
   try:
     jax.devices()
-  except RuntimeError as error:
+  # AssertionError: what JAX makes of a platform whose plugin is missing.
+  except (RuntimeError, AssertionError) as error:
     asked = os.environ.get("JAX_PLATFORMS", "")
     raise InputError(
       f"JAX_PLATFORMS={asked}",
-      one_problem(error),
+      f"JAX has no such platform here: {one_problem(error)}",
       "name a platform that this machine has, as cpu",
     ) from None

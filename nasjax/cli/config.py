@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,10 @@ class SearchConfig:
     " image folder",
   )
   image_size: int | None = option(
-    None, "pixels: images of a folder are resized to this square", low=1, high=MAX_SIDE
+    None,
+    "pixels: images of a folder are resized to this square",
+    low=1,
+    high=MAX_SIDE,
   )
   max_dataset_bytes: int = option(
     4 * 2**30, "most bytes that the decoded images and labels may have", low=1
@@ -160,9 +164,7 @@ class MeasureConfig:
   )
   activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
   batch: int = option(1, "images at once", low=1, high=MAX_SIDE)
-  repeats: int = option(
-    15, "timed runs of each workload", low=3, high=10_000
-  )
+  repeats: int = option(15, "timed runs of each workload", low=3, high=10_000)
   device: str = option("this-machine", "the name the table gives its device")
   append: bool = option(
     False, "keep the rows of an existing table that are not measured again"
@@ -176,6 +178,12 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises InputError in place of argparse's own exit."""
     raise InputError("command line", message, f"see {self.prog} --help")
+
+  def print_help(self, file: Any = None) -> None:
+    """Prints the help; argparse's own hides that nobody reads it."""
+    file = sys.stdout if file is None else file
+    if file is not None:
+      file.write(self.format_help())
 
 
 def flag(name: str) -> str:

@@ -178,7 +178,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(error, NumbersError):
       return errors.NUMBERS
     return errors.STORAGE
-  except SystemExit:  # argparse has printed its help
+  except SystemExit as stopped:
+    # argparse printed its help, or rich met a reader that has gone.
+    if isinstance(stopped.__context__, BrokenPipeError):
+      return 141
     try:
       _flush()
     except BrokenPipeError:

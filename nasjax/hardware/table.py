@@ -91,7 +91,7 @@ def check_device_name(name: str, where: str) -> str:
       " taken",
       "add a line `# device: NAME` to the table",
     )
-  if not name.isprintable() or set(name) & set(":=,[]#\"\\/"):
+  if not name.isprintable() or set(name) & set(':=,[]#"\\/'):
     raise InputError(
       where,
       f"{name!r} is no device's name",
