@@ -376,6 +376,11 @@ def one_problem(error: BaseException) -> str:
   return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+# What a user's own code may raise: anything. SystemExit would end us without
+# a word.
+RAISED = (Exception, SystemExit)
+
+
 def load_part(reference: str, where: str) -> Any:
   """Loads a user's own part, `path/to/file.py:name`.
 
@@ -397,8 +402,7 @@ def load_part(reference: str, where: str) -> Any:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-  # A user's file may raise anything; SystemExit would end us without a word.
-  except (Exception, SystemExit) as error:  # noqa: BLE001
+  except RAISED as error:
     raise InputError(
       path, f"cannot be imported: {type(error).__name__}: {one_problem(error)}"
     ) from error

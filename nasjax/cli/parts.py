@@ -23,7 +23,7 @@ from nasjax import (
 )
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
-from nasjax.reader import load_part, number
+from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.types import Metric, Objective, Relaxation
 
 COUNTED = {
@@ -123,15 +123,27 @@ def augmentation(config: SearchConfig, dataset: data.Dataset):
   return data.Augmentation(**chosen)
 
 
+def _made(constructor, name):
+  try:
+    return constructor()
+  except RAISED as error:
+    raise InputError(
+      "--relaxation",
+      f"{name} raised {type(error).__name__}: {one_problem(error)}",
+    ) from error
+
+
 def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   """The relaxation asked for, its temperature and operation dropout."""
   flag = f"--relaxation {config.relaxation}"
   if ":" in config.relaxation:
     made = load_part(config.relaxation, "--relaxation")
     if _needs_nothing(made):
-      made = made()
+      made = _made(made, config.relaxation)
     try:
       testing.check_relaxation(made, config.relaxation)
+      # Some only fail on shapes that the small groups do not have.
+      testing.check_relaxation(made, config.relaxation, space.masks)
     except ValueError as error:
       raise InputError("--relaxation", str(error)) from None
     tempered = False
