@@ -38,8 +38,8 @@ def check_relaxation(
   Args:
     relaxation: to check.
     name: what the message calls it.
-    masks: bool[E, K] a group, those of the space that it is meant for; default
-      two small groups, one with closed candidates.
+    masks: bool[E, K] a group, those of the space that it is meant for, checked
+      beside a small group with closed candidates; default two small groups.
 
   Raises:
     ValueError: says everything that is wrong with it, in one line.
@@ -51,7 +51,8 @@ def check_relaxation(
   for field in ("init", "sample", "expect"):
     if not callable(getattr(relaxation, field)):
       raise ValueError(f"{name}: {field} is not a function")
-  masks = _masks() if masks is None else masks
+  small = _masks()
+  masks = small if masks is None else {**masks, "partly": small["partly"]}
   masks = {group: np.asarray(mask) for group, mask in masks.items()}
   key = jax.random.key(3)
   logits, problems = _check_init(relaxation.init, masks)

@@ -60,6 +60,8 @@ _COMMANDS = [
   _search("an unknown limit", ["--limit", "mcas=1"], "mean macs?"),
   _search("a limit of 0", ["--limit", "macs=0"], "above 0"),
   _search("a limit NaN", ["--limit", "macs=nan"], "not a finite"),
+  _search("a limit beyond float32", ["--limit", "macs=1e300"], "at most"),
+  _search("a coefficient of 1e300", ["--objective", "params=1e300"], "at most"),
   _search("a limit that nothing keeps", ["--limit", "macs=1"], "smallest"),
   _search("a limit twice", ["--limit", "macs=1e6", "macs=2e6"], "twice"),
   _search(

@@ -15,7 +15,7 @@ from pathlib import Path
 if __name__ == "__main__":
   sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fault_runs import cases
+from fault_runs import cases, fuzz
 
 GROUPS = (
   "bad_tables",
@@ -65,8 +65,22 @@ def run(count: int = 10_000, only: str = "") -> int:
     failures = sum(map(bool, results))
     print(f"{group:<14}{len(results):>7}{failures:>10}{seconds[group]:>9.1f}")
   total = [r for results in found.values() for r in results]
-  print(f"{'all':<14}{len(total):>7}{sum(map(bool, total)):>10}")
-  return sum(map(bool, total))
+  failures = sum(map(bool, total))
+  print(f"{'all':<14}{len(total):>7}{failures:>10}", flush=True)
+  return failures + _fuzz(count)
+
+
+def _fuzz(count: int) -> int:
+  """Runs the fuzz; prints a table of it."""
+  with tempfile.TemporaryDirectory(prefix="nasjax-fuzz-") as top:
+    counts, wrong = fuzz.run(count, Path(top))
+  for text in wrong:
+    print(f"FAILED fuzz: {text[:1000]}")
+  print(f"{'fuzz':<14}{'cases':>7}{'read':>7}{'refused':>9}{'longest s':>11}")
+  for name, (cases_, read, refused, longest) in counts.items():
+    print(f"{name:<14}{cases_:>7}{read:>7}{refused:>9}{longest:>11.2f}")
+  print(f"fuzz: {count} cases, {len(wrong)} failures")
+  return len(wrong)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ COLUMNS = (*WORKLOAD_COLUMNS, "batch")
 COSTS = {"latency_ms": "ms", "energy_mj": "mJ"}
 _QUANTITIES = ("latency", "energy")
 _LONGEST_NAME = 64  # of a device
+_HIGHEST = 1e12  # of a cost: sums of these are finite in float32
 
 
 class Table(NamedTuple):
@@ -146,7 +147,9 @@ def read(path: str | Path) -> Table:
     key = (Workload(cells["kind"], *sizes[:-1]), sizes[-1])
     if key in rows:
       raise InputError(where, f"{key[0]} stands there twice")
-    rows[key] = {c: number(cells[c], f"{where} {c}", low=0.0) for c in costs}
+    rows[key] = {
+      c: number(cells[c], f"{where} {c}", low=0.0, high=_HIGHEST) for c in costs
+    }
   return Table(str(path), found.header, rows)
 
 
