@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nasjax
@@ -113,14 +114,38 @@ def unshare():
   return None
 
 
-def test_a_search_runs_without_a_network(tmp_path):
+@pytest.fixture
+def offline():
+  """Words before a program that start it without any network."""
   words = unshare()
   if words is None:
     pytest.skip("unshare is missing or not permitted here")
-  run = ["search", "--space", "nasbench201", "--cells", "1", "--channels", "2"]
-  run += ["--epochs", "1", "--batch-size", "512", "--relaxation", "softmax"]
+  return words
+
+
+def test_a_search_is_prepared_without_a_network(offline):
   done = subprocess.run(
-    [*words, sys.executable, "-m", "nasjax", *run, "--out", tmp_path / "run"],
+    [*offline, sys.executable, "-m", "nasjax", "search", "--limit", "macs=1"],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2 and "smallest reachable" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_search_runs_without_a_network(offline, tmp_path):
+  rng = np.random.default_rng(0)
+  np.savez(
+    tmp_path / "a.npz",
+    x_train=rng.integers(256, size=(16, 4, 4, 1), dtype=np.uint8),
+    y_train=np.arange(16) % 2,
+  )
+  run = ["search", "--space", "nasbench201", "--cells", "1", "--channels", "2"]
+  run += ["--epochs", "1", "--warmup", "0", "--hypergradient", "single_level"]
+  run += ["--relaxation", "softmax", "--data", tmp_path / "a.npz"]
+  done = subprocess.run(
+    [*offline, sys.executable, "-m", "nasjax", *run, "--out", tmp_path / "run"],
     capture_output=True,
     text=True,
     check=False,

@@ -146,7 +146,7 @@ def test_bad_tables_are_refused(text, said, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a:b", "a=b", "[/b]", "a\x1bb"])
 def test_names_that_a_limit_cannot_carry_are_refused(name, tmp_path):
-  with pytest.raises(InputError, match="a device's name"):
+  with pytest.raises(InputError, match="device's name"):
     table.check_device_name(name, "here")
   path = tmp_path / "t.csv"
   path.write_text(f"# device: {name}\n{HEAD}\n{ROW}")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from fault_runs.cases import Case, images, write
 
 _LABELS = np.arange(48) % 3

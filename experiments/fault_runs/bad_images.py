@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-
 from fault_runs.bad_data import search_over as _search
 from fault_runs.cases import Case, write
 

@@ -20,7 +20,7 @@ calls = []
 _FUNCTIONS: list[tuple[str, str, str]] = [
   ("wrong shape", "return jax.nn.softmax(logits)[:, :-1]", "shape"),
   ("transposed", "return jax.nn.softmax(logits).T", "shape"),
-  ("a number", "return 1.0", "shape"),
+  ("a number as weights", "return 1.0", "shape"),
   ("nothing", "return None", "sample raised"),
   ("a word", "return 'softmax'", "sample raised"),
   ("float16", "return jax.nn.softmax(logits).astype(jnp.float16)", "float16"),
@@ -141,8 +141,8 @@ _MODULES: list[tuple[str, str, str]] = [
   ),
   (
     "logits of random numbers of numpy",
-    "mine = good._replace(init=lambda k, m: {n:"
-    " jnp.asarray(np.random.rand(*v.shape), jnp.float32) for n, v in m.items()})",
+    "mine = good._replace(init=lambda k, m: {n: jnp.asarray("
+    "np.random.rand(*v.shape), jnp.float32) for n, v in m.items()})",
     "not pure",
   ),
   (
@@ -166,7 +166,8 @@ _MODULES: list[tuple[str, str, str]] = [
   (
     "paths outside",
     "mine = good._replace(sample=lambda k, l, m, s: Sampled("
-    "good.expect(l, m, s), {n: jnp.full((len(v), 1), 99) for n, v in l.items()}))",
+    "good.expect(l, m, s), {n: jnp.full((len(v), 1), 99)"
+    " for n, v in l.items()}))",
     "outside",
   ),
   (

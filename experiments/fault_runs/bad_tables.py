@@ -112,7 +112,8 @@ _TEXTS: list[tuple[str, Callable, str]] = [
   *(
     (f"cost {v or 'missing'}", _cell(v), "latency_ms")
     for v in (
-      "-0.5 1e300 -1e-300 nan NaN inf -inf Infinity 1e999 -1e999 1_000 0.5ms 0x10 1e"
+      "-0.5 1e300 -1e-300 nan NaN inf -inf Infinity 1e999 -1e999 1_000 0.5ms"
+      " 0x10 1e"
       " 1/2 ٣ . + true None 1e5.5 --1 1,5 0,5"
     ).split()
     if "," not in v

@@ -290,7 +290,7 @@ def from_flags(
   values = {str(k): v for k, v in values.items()}
 
   def from_file(name):
-    return f"{path}:{lines.get(name, 1)} {name}"
+    return f"{path}:{lines.get(name, 1)} {name[:40]}"
 
   base = convert(config, values, from_file)
   given = {k: v for k, v in flags.items() if k in known}

@@ -99,7 +99,7 @@ def from_json(
   for group, row in choices.items():
     if not isinstance(row, list) or not all(isinstance(c, str) for c in row):
       raise InputError(
-        f"{where} choices.{group}", "must be a list of candidate names"
+        f"{where} choices.{group[:40]}", "must be a list of candidate names"
       )
   try:
     found = spaces.architecture(space, choices)
@@ -113,7 +113,7 @@ def _arguments(given, constructor, where):
   known = inspect.signature(constructor).parameters
   arguments = {}
   for name, value in given.items():
-    place = f"{where}.{name}"
+    place = f"{where}.{name[:40]}"
     if name not in known:
       raise InputError(place, "unknown argument", nearest(name, known))
     if isinstance(known[name].default, str):
