@@ -211,7 +211,7 @@ def test_an_existing_run_needs_force(npz, finished, tmp_path, capsys):
     ("seed: 1\nepochs: three", ":2 epochs"),
     ("seed: 1\nseed: 2", "twice"),
     ("seed: &a 1\nepochs: *a", "aliases"),
-    ("seed: !!python/object/apply:os.system ['true']", "could not determine"),
+    ("seed: !!python/object/apply:os.system ['true']", "the tag"),
     ("seed: .nan", "finite"),
     ("seed: !!int 3", "the tag"),
     ("seed: 1_000", "seed: '1_000' is not a number"),

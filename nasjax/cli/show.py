@@ -14,6 +14,7 @@ from nasjax.cli.parts import built_ins
 from nasjax.errors import InputError, nearest
 from nasjax.spaces import genotype
 from nasjax.spaces.nasbench201 import from_string, to_string
+from nasjax.spaces.space import check_connected
 
 FORMATS = ("nasbench201", "json", "table")
 
@@ -27,6 +28,7 @@ def run(what: str, style: str) -> int:
   if what.lstrip().startswith("|"):
     space = spaces.nasbench201()
     architecture = from_string(space, what)
+    check_connected(architecture)
     value = genotype.to_json(
       architecture, metrics=counted(architecture), limits={}, seed=0
     )

@@ -180,9 +180,7 @@ def from_string(space: staged.StagedSpace, text: str) -> spaces.Architecture:
   Raises:
     InputError: names what is wrong and where.
   """
-  found = spaces.architecture(space, {"cell": parse(text)})
-  spaces.check_connected(found)
-  return found
+  return spaces.architecture(space, {"cell": parse(text)})
 
 
 def to_string(architecture: spaces.Architecture) -> str:
