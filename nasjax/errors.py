@@ -12,6 +12,9 @@ STORAGE = 4
 IN_USE = 5
 
 _LONGEST_LINE = 400
+_LONGEST_PLACE = 150  # of the line: a long path must not hide what is wrong
+_LONGEST_NAME = 100  # that is compared: the time goes with the square
+_SHOWN = 12
 
 
 class InputError(ValueError):
@@ -26,7 +29,10 @@ class InputError(ValueError):
       fix: what to do, if there is something to say.
     """
     self.where, self.what, self.fix = str(where), what, fix
-    super().__init__(f"{where}: {what}" + (f"; {fix}" if fix else ""))
+    place = self.where
+    if len(place) > _LONGEST_PLACE:
+      place = place[:40] + "..." + place[43 - _LONGEST_PLACE :]
+    super().__init__(f"{place}: {what}" + (f"; {fix}" if fix else ""))
 
 
 class NumbersError(RuntimeError):
@@ -34,17 +40,25 @@ class NumbersError(RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """Says which known names are meant: the nearest one, or all of them."""
+  """Says which known names are meant: the nearest one, or the first dozen."""
   known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  near = [k for k in known if len(k) <= _LONGEST_NAME][:1000]
+  close = difflib.get_close_matches(
+    str(name)[:_LONGEST_NAME], near, n=1, cutoff=0.5
+  )
   if close:
     return f"did you mean {close[0]}?"
-  return "known: " + ", ".join(known)
+  more = ", ..." if len(known) > _SHOWN else ""
+  return "known: " + ", ".join(k[:_LONGEST_NAME] for k in known[:_SHOWN]) + more
 
 
 def one_line(text: str) -> str:
-  """Makes `text` safe for a terminal: one line, no control characters."""
-  text = " ".join(str(text).split())
+  """Makes `text` safe for a terminal: one line, no control characters.
+
+  It has at most 400 characters.
+  """
+  # The cut comes first too, so that a huge text costs nothing.
+  text = " ".join(str(text)[: 4 * _LONGEST_LINE].split())
   text = "".join(
     c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
   )

@@ -25,6 +25,11 @@ MAX_TEXT_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NOT_FINITE = re.compile(
+  r"[+-]?\.?(nan|inf|infinity)", re.ASCII | re.IGNORECASE
+)
+_MAX_YAML_BYTES = 2**20  # a configuration; PyYAML reads 16 MiB in a minute
 
 
 def check_file(path: str | Path, max_bytes: int) -> Path:
@@ -77,24 +82,51 @@ def read_text(path: str | Path) -> str:
   return text
 
 
-def number(text: Any, where: str, *, low: float = -math.inf) -> float:
-  """Parses one finite number, at least `low`; raises InputError.
+def number(
+  text: Any, where: str, *, low: float = -math.inf, high: float = math.inf
+) -> float:
+  """Parses one finite number, `low` to `high`; raises InputError.
 
   Digits with `_`, decimal commas, `nan` and `inf` are refused.
   """
   if isinstance(text, bool):
     raise InputError(where, f"{text} is not a number")
-  if isinstance(text, (int, float)):
+  if isinstance(text, str):
+    text = text.strip()
+  if isinstance(text, int):
+    value = float(text) if abs(text) < 2**1023 else math.inf
+  elif isinstance(text, float):
+    value = text
+  elif isinstance(text, str) and _NUMBER.fullmatch(text):
     value = float(text)
-  elif isinstance(text, str) and _NUMBER.fullmatch(text.strip()):
-    value = float(text)
+  elif isinstance(text, str) and _NOT_FINITE.fullmatch(text):
+    value = math.nan
   else:
     raise InputError(where, f"{str(text)[:40]!r} is not a number")
   if not math.isfinite(value):
-    raise InputError(where, f"{str(text)[:40]} is not finite")
+    shown = str(text)[:40] if isinstance(text, str) else value
+    raise InputError(where, f"{shown} is not a finite number")
   if value < low:
     raise InputError(where, f"{value:g} is below {low:g}")
+  if value > high:
+    raise InputError(where, f"{value:g} is too high, at most {high:g} is taken")
   return value
+
+
+def whole(
+  text: Any, where: str, *, low: float = -math.inf, high: float = math.inf
+) -> int:
+  """Parses one whole number exactly; raises InputError as `number` does."""
+  value = number(text, where, low=low, high=high)
+  if isinstance(text, int):
+    return text
+  if isinstance(text, str) and _WHOLE.fullmatch(text.strip()):
+    return int(text)
+  if value != int(value):
+    raise InputError(where, f"{str(text)[:40]} is not a whole number")
+  if abs(value) > 2**53:
+    raise InputError(where, f"{str(text)[:40]} is too large to be exact")
+  return int(value)
 
 
 class Csv(NamedTuple):
@@ -112,13 +144,20 @@ def read_csv(path: str | Path, required: Sequence[str] = ()) -> Csv:
     InputError: names the line and the column that is missing, said twice,
       ragged or badly quoted; or that there are no rows.
   """
-  lines = read_text(path).splitlines(keepends=True)
-  header, start = {}, 0
+  lines = read_text(path).split("\n")
+  header: dict[str, str] = {}
+  start = 0
   while start < len(lines) and lines[start].lstrip().startswith("#"):
-    key, _, value = lines[start].lstrip()[1:].partition(":")
-    header[key.strip()] = value.strip()
+    key, colon, value = lines[start].lstrip()[1:].partition(":")
+    key = key.strip()
+    if colon and key in header:
+      raise InputError(
+        f"{path}:{start + 1}", f"{key[:40]!r} stands there twice"
+      )
+    if colon:
+      header[key] = value.strip()
     start += 1
-  reader = csv.reader(io.StringIO("".join(lines[start:])), strict=True)
+  reader = csv.reader(io.StringIO("\n".join(lines[start:])), strict=True)
   rows: list[tuple[int, dict[str, str]]] = []
   columns: tuple[str, ...] = ()
   try:
@@ -147,9 +186,13 @@ def read_csv(path: str | Path, required: Sequence[str] = ()) -> Csv:
 
 
 def _check_columns(where, columns, required):
+  seen = set()
   for column in columns:
-    if columns.count(column) > 1:
-      raise InputError(where, f"column {column!r} stands there twice")
+    if not column:
+      raise InputError(where, "a column has no name")
+    if column in seen:
+      raise InputError(where, f"column {column[:40]!r} stands there twice")
+    seen.add(column)
   for column in required:
     if column not in columns:
       raise InputError(
@@ -158,32 +201,65 @@ def _check_columns(where, columns, required):
 
 
 def read_json(path: str | Path) -> Any:
-  """Reads JSON: no NaN, no key twice, nested at most 64 deep."""
+  """Reads JSON, see `parse_json`; raises InputError."""
   return parse_json(read_text(path), str(path))
 
 
 def parse_json(text: str, where: str) -> Any:
-  """Parses JSON text; raises InputError with the line."""
+  """Parses JSON text: no NaN, no key twice, nested at most 64 deep.
+
+  Whole numbers fit in 64 bits, and strings have no control characters.
+
+  Raises:
+    InputError: names the line or what is wrong.
+  """
   _check_depth(text, where)
 
   def pairs(items):
-    keys = [k for k, _ in items]
-    for key in keys:
-      if keys.count(key) > 1:
-        raise InputError(where, f"key {key!r} stands there twice")
-    return dict(items)
+    found = {}
+    for key, value in items:
+      if key in found:
+        raise InputError(where, f"key {key[:40]!r} stands there twice")
+      found[key] = value
+    return found
 
   def constant(name):
     raise InputError(where, f"{name} is not a finite number")
 
+  def fraction(digits):
+    return number(digits, where)
+
+  def integer(digits):
+    if len(digits) > 19 or abs(int(digits)) >= 2**63:
+      raise InputError(where, f"{digits[:20]}... is too large a number")
+    return int(digits)
+
   try:
-    return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    value = json.loads(
+      text,
+      object_pairs_hook=pairs,
+      parse_constant=constant,
+      parse_float=fraction,
+      parse_int=integer,
+    )
+    _check_words(value, where)
+    return value
   except json.JSONDecodeError as error:
     raise InputError(f"{where}:{error.lineno}", error.msg) from None
   except (RecursionError, ValueError) as error:
     if isinstance(error, InputError):
       raise
     raise InputError(where, "is not JSON that can be read") from None
+
+
+def _check_words(value, where):
+  """Refuses strings that would command a terminal, or that are no text."""
+  if isinstance(value, str) and not value.isprintable():
+    raise InputError(where, f"{value[:40]!r} holds control characters")
+  for item in value if isinstance(value, (list, dict)) else ():
+    _check_words(item, where)
+  for item in value.values() if isinstance(value, dict) else ():
+    _check_words(item, where)
 
 
 def _check_depth(text, where):
@@ -207,29 +283,58 @@ def _check_depth(text, where):
 
 
 class _StrictLoader(yaml.SafeLoader):
-  """PyYAML's safe loader without aliases and without repeated keys."""
+  """PyYAML's safe loader without aliases, tags and repeated keys.
+
+  Plain words are true, false, null, decimal numbers or text: YAML 1.1 takes
+  `1_000`, `010`, `1:30` and `no` for other things than they look like.
+  """
+
+  yaml_implicit_resolvers: dict = {}
 
   def compose_node(self, parent, index):
-    if self.check_event(yaml.events.AliasEvent):
-      mark = self.peek_event().start_mark
-      raise yaml.constructor.ConstructorError(
-        None, None, "aliases are refused", mark
-      )
-    return super().compose_node(parent, index)
+    event = self.peek_event()
+    if isinstance(event, yaml.events.AliasEvent):
+      self._refuse("aliases are refused", event.start_mark)
+    if getattr(event, "tag", None) is not None:
+      self._refuse(f"the tag {event.tag[:40]} is refused", event.start_mark)
+    self._depth += 1
+    if self._depth > MAX_DEPTH:
+      self._refuse(f"is nested more than {MAX_DEPTH} deep", event.start_mark)
+    node = super().compose_node(parent, index)
+    self._depth -= 1
+    return node
+
+  _depth = 0
+
+  def _refuse(self, problem, mark):
+    raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
   def construct_mapping(self, node, deep=False):
     seen = set()
     for key_node, _ in node.value:
       key = key_node.value
       if not isinstance(key, str) or key in seen:
-        raise yaml.constructor.ConstructorError(
-          None,
-          None,
+        self._refuse(
           f"key {str(key)[:40]!r} stands there twice or is no name",
           key_node.start_mark,
         )
       seen.add(key)
     return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+  ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+  ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+  ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+  (
+    "float",
+    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?",
+    "-+.0123456789",
+  ),
+):
+  _StrictLoader.add_implicit_resolver(
+    f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+  )
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -238,6 +343,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
   Raises:
     InputError: no mapping, a key twice, an alias, a tag, bad syntax.
   """
+  check_file(path, _MAX_YAML_BYTES)
   text = read_text(path)
   try:
     loader = _StrictLoader(text)
@@ -247,6 +353,10 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         return {}, {}
       if not isinstance(node, yaml.MappingNode):
         raise InputError(str(path), "is not a mapping of names to values")
+      for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+          line = key.start_mark.line + 1
+          raise InputError(f"{path}:{line}", "a key is no name")
       lines = {k.value: k.start_mark.line + 1 for k, _ in node.value}
       return loader.construct_document(node), lines
     finally:
@@ -264,6 +374,11 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
 def one_problem(error: BaseException) -> str:
   """The first line of an exception's text, or its type."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# What a user's own code may raise: anything. SystemExit would end us without
+# a word.
+RAISED = (Exception, SystemExit)
 
 
 def load_part(reference: str, where: str) -> Any:
@@ -287,7 +402,7 @@ def load_part(reference: str, where: str) -> Any:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-  except Exception as error:  # noqa: BLE001 - a user's file may raise anything
+  except RAISED as error:
     raise InputError(
       path, f"cannot be imported: {type(error).__name__}: {one_problem(error)}"
     ) from error

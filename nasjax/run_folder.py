@@ -42,6 +42,14 @@ def check_free(path: str | Path, *, force: bool = False) -> Path:
       `force`.
   """
   path = Path(path)
+  try:
+    path.stat()
+  except FileNotFoundError:
+    if path.is_symlink():
+      raise InputError(f"--out {path}", "is a link to nothing") from None
+  except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    reason = getattr(error, "strerror", None) or str(error)
+    raise InputError(f"--out {path}", f"cannot be used: {reason}") from None
   if path.exists() and not path.is_dir():
     raise InputError(f"--out {path}", "is a file, a folder is needed")
   if path.is_dir() and any(path.iterdir()) and not force:

@@ -22,6 +22,7 @@ class Toy:
     "a": np.array([[True, True, True], [True, False, True]]),
     "b": np.ones((2, 2), bool),
   }
+  cuts = {}
 
 
 SPACE = Toy()

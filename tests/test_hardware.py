@@ -122,13 +122,19 @@ def test_table_round_trip(tmp_path):
     (HEAD + ",kernel\n" + ROW + ",3", "twice"),
     (f"{HEAD}\n{ROW}\n{ROW}", ":3.*stands there twice"),
     (f"{HEAD}\n{ROW.replace('0.5', '-1')}", ":2 latency_ms.*below 0"),
-    (f"{HEAD}\n{ROW.replace('0.5', 'nan')}", "not a number"),
-    (f"{HEAD}\n{ROW.replace('0.5', '1e999')}", "not finite"),
+    (f"{HEAD}\n{ROW.replace('0.5', 'nan')}", "not a finite"),
+    (f"{HEAD}\n{ROW.replace('0.5', '1e999')}", "not a finite"),
     (f"{HEAD}\n{ROW.replace('0.5', '1_0')}", "not a number"),
     (f"{HEAD}\n{ROW.replace('0.5', '0,5')}", "12 cells"),
     (f"{HEAD}\n{ROW.replace('8,8', '8,-8')}", "whole number"),
     (f"{HEAD}\n{ROW.replace('convolution', 'convolutoin')}", "convolution"),
     (f'{HEAD}\n"{ROW}', "unexpected end"),
+    (f"{HEAD}\n{ROW.replace('0.5', '1e300')}", ":2 latency_ms.*at most"),
+    (f"{HEAD},latency_us\n{ROW},500", "'latency_us' has no unit"),
+    (f"{HEAD},\n{ROW},500", "no name"),
+    (f"{HEAD}\n{ROW.replace('8,8', '8,' + '9' * 5000)}", "between"),
+    (f"# device: a\n# device: b\n{HEAD}\n{ROW}", "'device' stands there twice"),
+    (f"# runtime: \x1b[2J\n{HEAD}\n{ROW}", "control characters"),
   ],
 )
 def test_bad_tables_are_refused(text, said, tmp_path):
@@ -136,6 +142,16 @@ def test_bad_tables_are_refused(text, said, tmp_path):
   path.write_text(text)
   with pytest.raises(InputError, match=f"(?s)t.csv.*{said}"):
     table.read(path)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a:b", "a=b", "[/b]", "a\x1bb"])
+def test_names_that_a_limit_cannot_carry_are_refused(name, tmp_path):
+  with pytest.raises(InputError, match="device's name"):
+    table.check_device_name(name, "here")
+  path = tmp_path / "t.csv"
+  path.write_text(f"# device: {name}\n{HEAD}\n{ROW}")
+  with pytest.raises(InputError, match="t.csv"):
+    hardware.device(str(path))
 
 
 def test_measure_times_every_kind_of_workload():

@@ -268,6 +268,15 @@ def test_genotype_round_trip(space, tmp_path):
   np.testing.assert_array_equal(again.choices[group], row)
 
 
+def test_decisions_lead_from_the_input_to_the_output():
+  space = spaces.nasbench201(cells=1)
+  none = np.tile(np.eye(5)[0] * 0.9 + 0.02, (6, 1))
+  space_module.check_connected(space.decide({"cell": none}))
+  cut = spaces.architecture(space, {"cell": [1, 0, 0, 0, 0, 0]})
+  with pytest.raises(InputError, match="no way leads"):
+    space_module.check_connected(cut)
+
+
 @pytest.mark.parametrize(
   "change, said",
   [
@@ -275,7 +284,10 @@ def test_genotype_round_trip(space, tmp_path):
     (lambda v: v["space"].update(name="nasbench200"), "nasbench201"),
     (lambda v: v["space"]["arguments"].update(chanels=3), "channels"),
     (lambda v: v["space"]["arguments"].update(channels="16"), "whole number"),
-    (lambda v: v["space"]["arguments"].update(channels=10**9), "4096"),
+    (lambda v: v["space"]["arguments"].update(channels=10**9), "100000"),
+    (lambda v: v["space"]["arguments"].update(channels=5000), "4096"),
+    (lambda v: v["space"]["arguments"].update(cells=65), "at most 64"),
+    (lambda v: v["choices"].update(cell=["none"] * 6), "no way leads"),
     (lambda v: v["choices"].update(cell=["none"] * 5), "6 are needed"),
     (lambda v: v["choices"].update(cell=["nope"] * 6), "unknown candidate"),
     (lambda v: v["choices"].update(cell=[1] * 6), "candidate names"),
@@ -286,7 +298,7 @@ def test_genotype_round_trip(space, tmp_path):
 def test_bad_genotypes_are_refused(change, said):
   space = spaces.nasbench201()
   value = genotype.to_json(
-    from_string(space, CELL.format(*["none"] * 6)),
+    from_string(space, CELL.format(*["skip_connect"] * 6)),
     metrics={},
     limits={},
     seed=0,

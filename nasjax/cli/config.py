@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,16 +14,25 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from nasjax.errors import InputError, nearest
-from nasjax.reader import number, read_yaml
+from nasjax.reader import number, read_yaml, whole
 
 T = TypeVar("T")
 
 
+MAX_SIDE = 4096  # pixels, and channels
+MAX_SEED = 2**32 - 1  # jax.random.key takes no more bits
+
+
 def option(
-  default: Any, help: str, *, low: float | None = None, choices=()
+  default: Any,
+  help: str,
+  *,
+  low: float = -math.inf,
+  high: float = math.inf,
+  choices=(),
 ) -> Any:
-  """A field with its help, lowest value and known words."""
-  metadata = {"help": help, "low": low, "choices": tuple(choices)}
+  """A field with its help, its range and known words."""
+  metadata = dict(help=help, low=low, high=high, choices=tuple(choices))
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -36,7 +47,13 @@ class SearchConfig:
     " image folder",
   )
   image_size: int | None = option(
-    None, "pixels: images of a folder are resized to this square", low=1
+    None,
+    "pixels: images of a folder are resized to this square",
+    low=1,
+    high=MAX_SIDE,
+  )
+  max_dataset_bytes: int = option(
+    4 * 2**30, "most bytes that the decoded images and labels may have", low=1
   )
   augment: str = option(
     "auto",
@@ -49,10 +66,13 @@ class SearchConfig:
     " path/to/file.py:name",
   )
   temperature: float | None = option(
-    None, "of the relaxation at the start; default: its own", low=0.01
+    None,
+    "of the relaxation at the start; default: its own",
+    low=0.01,
+    high=1e6,
   )
   temperature_end: float | None = option(
-    None, "of the relaxation at the end, reached linearly", low=0.01
+    None, "of the relaxation at the end, reached linearly", low=0.01, high=1e6
   )
   hypergradient: str = option(
     "first_order", "single_level, first_order, unrolled, finite_difference"
@@ -64,18 +84,26 @@ class SearchConfig:
   )
   weighting: str = option("constant", "how objectives share a step: constant")
   penalty: str = option("quadratic", "how a limit pushes back: quadratic")
-  penalty_strength: float = option(30.0, "of the penalty, in loss units", low=0)
+  penalty_strength: float = option(
+    30.0, "of the penalty, in loss units", low=0, high=1e9
+  )
   epochs: int | None = option(
-    None, "epochs; default: as many as make about 1800 steps", low=1
+    None,
+    "epochs; default: as many as make about 1800 steps",
+    low=1,
+    high=10**6,
   )
   warmup: float = option(
-    0.5, "share of the steps that train weights alone", low=0
+    0.5, "share of the steps that train weights alone", low=0, high=1
   )
   batch_size: int | None = option(
-    None, "images a step; default 64, or all of a smaller half", low=1
+    None,
+    "images a step; default 64, or all of a smaller half",
+    low=1,
+    high=10**6,
   )
   channels: int | None = option(
-    None, "channels of the first stage; default 16", low=1
+    None, "channels of the first stage; default 16", low=1, high=MAX_SIDE
   )
   cells: int | None = option(
     None, "cells a stage; default: edge 1, nasbench201 5", low=1
@@ -86,10 +114,10 @@ class SearchConfig:
   )
   activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
   learning_rate: float = option(
-    0.05, "of the weights (SGD, cosine to 0)", low=0
+    0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6
   )
   arch_learning_rate: float = option(
-    0.02, "of the architecture parameters (Adam)", low=0
+    0.02, "of the architecture parameters (Adam)", low=0, high=1e6
   )
   device: tuple[str, ...] = option(
     (),
@@ -102,10 +130,13 @@ class SearchConfig:
     " flops; with several devices DEVICE:METRIC=VALUE; may be repeated",
   )
   operation_dropout: float = option(
-    0.0, "rate at which skips are dropped while sampling, falling to 0", low=0
+    0.0,
+    "rate at which skips are dropped while sampling, falling to 0",
+    low=0,
+    high=1,
   )
   stop_on_skips: float | None = option(
-    None, "share of edges led by skips at which the search stops", low=0
+    None, "share of edges led by skips at which the search stops", low=0, high=1
   )
   remat: str = option(
     "auto",
@@ -118,7 +149,7 @@ class SearchConfig:
     "type of the network's values while searching: float32, bfloat16",
     choices=("float32", "bfloat16"),
   )
-  seed: int = option(0, "of everything random", low=0)
+  seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
   )
@@ -137,18 +168,19 @@ class MeasureConfig:
   channels: tuple[str, ...] = option(
     ("16",), "channels of the first stage; may be repeated"
   )
-  num_classes: int = option(10, "classes", low=2)
+  num_classes: int = option(10, "classes", low=2, high=100_000)
   nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
   activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
-  batch: int = option(1, "images at once", low=1)
-  repeats: int = option(15, "timed runs of each workload", low=3)
+  batch: int = option(1, "images at once", low=1, high=MAX_SIDE)
+  repeats: int = option(15, "timed runs of each workload", low=3, high=10_000)
   device: str = option("this-machine", "the name the table gives its device")
   append: bool = option(
     False, "keep the rows of an existing table that are not measured again"
   )
+  force: bool = option(False, "replace an existing table")
 
 
 class Parser(argparse.ArgumentParser):
@@ -157,6 +189,12 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises InputError in place of argparse's own exit."""
     raise InputError("command line", message, f"see {self.prog} --help")
+
+  def print_help(self, file: Any = None) -> None:
+    """Prints the help; argparse's own hides that nobody reads it."""
+    file = sys.stdout if file is None else file
+    if file is not None:
+      file.write(self.format_help())
 
 
 def flag(name: str) -> str:
@@ -233,19 +271,20 @@ def convert(config: type[T], values: Mapping[str, Any], where) -> T:
 
 
 def _basic(value, basic, metadata, where):
-  low = metadata["low"]
+  bounds = dict(low=metadata["low"], high=metadata["high"])
   if basic is bool:
     if not isinstance(value, bool):
       raise InputError(where, f"{value!r} is not true or false")
     return value
-  if basic in (int, float):
-    found = number(value, where, low=-float("inf") if low is None else low)
-    if basic is int and found != int(found):
-      raise InputError(where, f"{value} is not a whole number")
-    return basic(found)
+  if basic is int:
+    return whole(value, where, **bounds)
+  if basic is float:
+    return number(value, where, **bounds)
   if isinstance(value, (dict, list)) or value is None:
     raise InputError(where, "must be one word")
   text = str(value)
+  if not text or not text.isprintable():
+    raise InputError(where, f"{text[:40]!r} is empty or no plain text")
   if metadata["choices"] and text not in metadata["choices"]:
     raise InputError(
       where, f"unknown name {text!r}", nearest(text, metadata["choices"])
@@ -257,12 +296,12 @@ def from_flags(
   config: type[T], flags: Mapping[str, Any], path: str | None = None
 ) -> T:
   """A configuration from a YAML file, if any, overridden by flags."""
-  values, lines = read_yaml(path) if path else ({}, {})
+  values, lines = ({}, {}) if path is None else read_yaml(path)
   known = {f.name for f in dataclasses.fields(config)}
   values = {str(k): v for k, v in values.items()}
 
   def from_file(name):
-    return f"{path}:{lines.get(name, 1)} {name}"
+    return f"{path}:{lines.get(name, 1)} {name[:40]}"
 
   base = convert(config, values, from_file)
   given = {k: v for k, v in flags.items() if k in known}

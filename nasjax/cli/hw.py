@@ -18,7 +18,7 @@ from nasjax.cli.parts import make_space
 from nasjax.errors import InputError
 from nasjax.hardware import measure as measuring
 from nasjax.hardware import table as tables
-from nasjax.reader import number, read_csv
+from nasjax.reader import read_csv, whole
 
 _VALUES = ("latency_ms", "minimum_ms", "spread")
 
@@ -27,7 +27,9 @@ def _shape(text: str) -> tuple[int, int, int]:
   sizes = text.lower().split("x")
   if len(sizes) != 3:
     raise InputError("--image-shape", f"{text!r} is not HEIGHTxWIDTHxCHANNELS")
-  found = [int(number(s, "--image-shape", low=1)) for s in sizes]
+  found = [
+    whole(s, "--image-shape", low=1, high=configs.MAX_SIDE) for s in sizes
+  ]
   return found[0], found[1], found[2]
 
 
@@ -51,6 +53,11 @@ def measure(config: MeasureConfig) -> int:
     raise InputError("--out", f"{out} does not end in .csv")
   if not out.parent.is_dir():
     raise InputError("--out", f"the folder {out.parent} does not exist")
+  if out.exists() and not (config.append or config.force):
+    raise InputError(
+      "--out", f"{out} exists", "name another, or add --append or --force"
+    )
+  tables.check_device_name(config.device, "--device")
   kept, command = {}, _command(config)
   if config.append and out.exists():
     kept, before = _old_rows(out)
@@ -62,7 +69,7 @@ def measure(config: MeasureConfig) -> int:
         config.space,
         dict(
           image_shape=_shape(shape),
-          channels=int(number(channels, "--channels", low=1)),
+          channels=whole(channels, "--channels", low=1, high=configs.MAX_SIDE),
           num_classes=config.num_classes,
           nodes=config.nodes,
           links=config.links,

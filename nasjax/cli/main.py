@@ -107,9 +107,10 @@ def _run(argv: Sequence[str]) -> int:
     return errors.DONE
   # Imported late: --help and a wrong flag need no JAX.
   if arguments.command != "show":
-    from nasjax.cli import cache
+    from nasjax.cli import backend, cache
 
     cache.configure(not arguments.no_compilation_cache)
+    backend.start()
   if arguments.command == "search":
     from nasjax.cli import search
 
@@ -130,6 +131,27 @@ def _run(argv: Sequence[str]) -> int:
   return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))
 
 
+def _check_text(argv):
+  for number, word in enumerate(argv, start=1):
+    try:
+      word.encode()
+    except UnicodeEncodeError:
+      raise InputError(
+        "command line", f"word {number}, {word[:60]!r}, is not UTF-8 text"
+      ) from None
+
+
+def _flush():
+  """Flushes the output; one that is gone or full fails here, not at exit."""
+  if sys.stdout is None:  # closed by whoever started us
+    return
+  try:
+    sys.stdout.flush()
+  except OSError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command.
 
@@ -141,22 +163,30 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
+    _check_text(argv)
     code = _run(argv)
-    sys.stdout.flush()
+    _flush()
     return code
   except (InputError, NumbersError, OSError) as error:
     if "--debug" in argv:
       raise
     if isinstance(error, BrokenPipeError):
-      # Whoever read our output has gone; nothing more can be said there.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       return 141
-    print(f"error: {one_line(str(error))}", file=sys.stderr)
+    print(one_line(f"error: {error}"), file=sys.stderr)
     if isinstance(error, InputError):
       return errors.BAD_INPUT
     if isinstance(error, NumbersError):
       return errors.NUMBERS
     return errors.STORAGE
+  except SystemExit as stopped:
+    # argparse printed its help, or rich met a reader that has gone.
+    if isinstance(stopped.__context__, BrokenPipeError):
+      return 141
+    try:
+      _flush()
+    except BrokenPipeError:
+      return 141
+    raise
   except KeyboardInterrupt:
     print("error: interrupted", file=sys.stderr)
     return 130

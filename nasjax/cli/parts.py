@@ -23,7 +23,7 @@ from nasjax import (
 )
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
-from nasjax.reader import load_part, number
+from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.types import Metric, Objective, Relaxation
 
 COUNTED = {
@@ -123,15 +123,25 @@ def augmentation(config: SearchConfig, dataset: data.Dataset):
   return data.Augmentation(**chosen)
 
 
+def _made(constructor, name):
+  try:
+    return constructor()
+  except RAISED as error:
+    raise InputError(
+      "--relaxation",
+      f"{name} raised {type(error).__name__}: {one_problem(error)}",
+    ) from error
+
+
 def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   """The relaxation asked for, its temperature and operation dropout."""
   flag = f"--relaxation {config.relaxation}"
   if ":" in config.relaxation:
     made = load_part(config.relaxation, "--relaxation")
     if _needs_nothing(made):
-      made = made()
+      made = _made(made, config.relaxation)
     try:
-      testing.check_relaxation(made, config.relaxation)
+      testing.check_relaxation(made, config.relaxation, space.masks)
     except ValueError as error:
       raise InputError("--relaxation", str(error)) from None
     tempered = False
@@ -263,7 +273,7 @@ def limits(
     if value is None:
       raise InputError(flag, "has no value", f"write {name}=VALUE")
     metric = _find(name, known, flag)
-    bound = number(value, flag)
+    bound = number(value, flag, high=1e30)
     if bound <= 0:
       raise InputError(flag, f"{value} must be above 0")
     if metric.name in [m.name for m, _ in found]:
@@ -282,12 +292,16 @@ def make_objectives(
   A metric counts over its median of random architectures, so that
   coefficients compare with a cross entropy.
   """
+  if not config.objective:
+    raise InputError("--objective", "none is given", "leave it out")
   made: list[Objective] = []
   preference: list[float] = []
   for text in config.objective:
     name, value = split_assignment(text, "--objective")
     flag = f"--objective {name}"
-    preference.append(1.0 if value is None else number(value, flag, low=0.0))
+    preference.append(
+      1.0 if value is None else number(value, flag, low=0.0, high=1e30)
+    )
     if name == "cross_entropy":
       made.append(objectives.cross_entropy())
     else:

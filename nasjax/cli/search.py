@@ -46,7 +46,11 @@ class Problem(NamedTuple):
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
   config = parts.resolve_devices(config)
-  dataset = data.load(config.data, image_size=config.image_size)
+  dataset = data.load(
+    config.data,
+    image_size=config.image_size,
+    max_bytes=config.max_dataset_bytes,
+  )
   space = parts.search_space(config, dataset)
   metrics = parts.metrics(config, space)
   limits = parts.limits(config, metrics)

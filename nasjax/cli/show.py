@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nasjax import errors, hardware, spaces
@@ -13,6 +14,7 @@ from nasjax.cli.parts import built_ins
 from nasjax.errors import InputError, nearest
 from nasjax.spaces import genotype
 from nasjax.spaces.nasbench201 import from_string, to_string
+from nasjax.spaces.space import check_connected
 
 FORMATS = ("nasbench201", "json", "table")
 
@@ -26,11 +28,12 @@ def run(what: str, style: str) -> int:
   if what.lstrip().startswith("|"):
     space = spaces.nasbench201()
     architecture = from_string(space, what)
+    check_connected(architecture)
     value = genotype.to_json(
       architecture, metrics=counted(architecture), limits={}, seed=0
     )
   else:
-    if not Path(what).exists():
+    if not os.path.exists(what):  # Path.exists raises for a name too long
       raise InputError(
         what, "is neither a run folder, a file nor an architecture string"
       )
@@ -75,11 +78,6 @@ def choices_table(architecture) -> Table:
 def _metrics_table(metrics) -> Table:
   table = Table("metric", "value", "unit", "source")
   for name, item in metrics.items():
-    if isinstance(item, dict):
-      table.add_row(
-        name,
-        f"{item.get('value')}",
-        str(item.get("unit", "")),
-        str(item.get("source", "")),
-      )
+    words = (name, str(item["value"]), item["unit"], item["source"])
+    table.add_row(*map(escape, words))
   return table

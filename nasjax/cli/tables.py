@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nasjax import data
@@ -28,7 +29,7 @@ def show_problem(problem) -> None:
   shape = "x".join(str(n) for n in data.shape(problem.train))
   size = sum(np.prod(np.shape(m)[0]) for m in problem.space.masks.values())
   console.print(
-    f"[bold]{problem.space.name}[/bold] on {problem.dataset.name}"
+    f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
     f" {shape}), {int(size)} choices; {config.relaxation},"
     f" {config.hypergradient}, {config.epochs} epochs of"
@@ -56,7 +57,7 @@ def show_problem(problem) -> None:
   for source in dict.fromkeys(
     m.source for m in problem.metrics.values() if m.device
   ):
-    console.print(f"costs: {source}", highlight=False)
+    console.print(f"costs: {escape(source)}", highlight=False)
 
 
 class Progress:
@@ -164,4 +165,4 @@ def show_decision(
       " (--stop-on-skips 0.4).",
       highlight=False,
     )
-  console.print(f"written to {folder}", highlight=False)
+  console.print(f"written to {escape(str(folder))}", highlight=False)

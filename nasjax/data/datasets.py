@@ -90,6 +90,7 @@ def load(
   where, path = f"--data {source}", Path(source)
   if source == "digits":
     dataset = _digits()
+    binary.check_size(where, _bytes(dataset), max_bytes)
   elif source == "fashion-mnist":
     dataset = _fashion_mnist(max_bytes)
   elif path.suffix.lower() in (".pkl", ".pickle"):
@@ -177,6 +178,11 @@ def split(
       "--data", "has no two different images, so it cannot be split"
     )
   return _rows(images, first), _rows(images, ~first)
+
+
+def _bytes(dataset):
+  sets = [s for s in (dataset.train, dataset.test) if s is not None]
+  return sum(s.images.nbytes + s.labels.nbytes for s in sets)
 
 
 def _rows(images, chosen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -80,8 +81,16 @@ def _array(where, archive, info):
       version = np.lib.format.read_magic(file)
       if version not in _HEADERS:
         raise InputError(where, f"has the unknown .npy version {version}")
-      sizes, fortran, dtype = _HEADERS[version](file)
-    except (SyntaxError, TypeError, RecursionError, tokenize.TokenError):
+      with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of files that Python 2 wrote
+        sizes, fortran, dtype = _HEADERS[version](file)
+    except (
+      SyntaxError,
+      TypeError,
+      RecursionError,
+      UserWarning,
+      tokenize.TokenError,
+    ):
       raise InputError(where, "has a damaged .npy header") from None
     if dtype.hasobject:
       raise InputError(

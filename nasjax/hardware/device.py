@@ -76,7 +76,8 @@ def device(name: str) -> Device:
   """
   if name.endswith(".csv") or "/" in name:
     table = tables.read(name)
-    return Device(table.header.get("device", Path(name).stem), table)
+    own = table.header.get("device", Path(name).stem)
+    return Device(tables.check_device_name(own, name), table)
   if name not in device_names():
     raise InputError(
       f"--device {name}",

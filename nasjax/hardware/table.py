@@ -34,6 +34,9 @@ WORKLOAD_COLUMNS = (
 )
 COLUMNS = (*WORKLOAD_COLUMNS, "batch")
 COSTS = {"latency_ms": "ms", "energy_mj": "mJ"}
+_QUANTITIES = ("latency", "energy")
+_LONGEST_NAME = 64  # of a device
+_HIGHEST = 1e12  # of a cost: sums of these are finite in float32
 
 
 class Table(NamedTuple):
@@ -70,10 +73,32 @@ class Table(NamedTuple):
 def _whole(text: str, where: str) -> int:
   if not text.isascii() or not text.isdigit():
     raise InputError(where, f"{text[:20]!r} is not a whole number")
-  value = int(text)
+  value = int(text[:12])  # more digits are out of range however they go on
   if not 1 <= value <= 10**9:
     raise InputError(where, f"{value} is not between 1 and 10^9")
   return value
+
+
+def check_device_name(name: str, where: str) -> str:
+  """Returns a device's name if metrics and limits can carry it.
+
+  Raises:
+    InputError: it is empty, long, or has characters with another meaning.
+  """
+  if not name or len(name) > _LONGEST_NAME:
+    raise InputError(
+      where,
+      f"a device's name has {len(name)} characters, 1 to {_LONGEST_NAME} are"
+      " taken",
+      "add a line `# device: NAME` to the table",
+    )
+  if not name.isprintable() or set(name) & set(':=,[]#"\\/'):
+    raise InputError(
+      where,
+      f"{name!r} is no device's name",
+      "letters, digits, spaces, - and _ are taken",
+    )
+  return name
 
 
 def read(path: str | Path) -> Table:
@@ -97,6 +122,16 @@ def read(path: str | Path) -> Table:
       "has no cost column",
       f"name one {' or '.join(COSTS)}, unit included",
     )
+  for column in found.columns:
+    if column.partition("_")[0] in _QUANTITIES and column not in COSTS:
+      raise InputError(
+        str(path),
+        f"column {column[:40]!r} has no unit that is read",
+        f"name one {' or '.join(COSTS)}",
+      )
+  for key, value in found.header.items():
+    if not (key + value).isprintable():
+      raise InputError(f"{path} # {key[:40]}", "holds control characters")
   rows: dict[tuple[Workload, int], dict[str, float]] = {}
   for line, cells in found.rows:
     where = f"{path}:{line}"
@@ -112,7 +147,9 @@ def read(path: str | Path) -> Table:
     key = (Workload(cells["kind"], *sizes[:-1]), sizes[-1])
     if key in rows:
       raise InputError(where, f"{key[0]} stands there twice")
-    rows[key] = {c: number(cells[c], f"{where} {c}", low=0.0) for c in costs}
+    rows[key] = {
+      c: number(cells[c], f"{where} {c}", low=0.0, high=_HIGHEST) for c in costs
+    }
   return Table(str(path), found.header, rows)
 
 

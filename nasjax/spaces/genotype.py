@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasjax.errors import InputError, nearest
-from nasjax.reader import read_json
+from nasjax.reader import number, read_json, whole
 from nasjax.spaces import space as spaces
 
 FORMAT = "nasjax.genotype/1"
@@ -99,26 +99,30 @@ def from_json(
   for group, row in choices.items():
     if not isinstance(row, list) or not all(isinstance(c, str) for c in row):
       raise InputError(
-        f"{where} choices.{group}", "must be a list of candidate names"
+        f"{where} choices.{group[:40]}", "must be a list of candidate names"
       )
   try:
-    return spaces.architecture(space, choices)
+    found = spaces.architecture(space, choices)
+    spaces.check_connected(found)
   except InputError as error:
     raise InputError(f"{where} {error.where}", error.what, error.fix) from None
+  return found
 
 
 def _arguments(given, constructor, where):
   known = inspect.signature(constructor).parameters
   arguments = {}
   for name, value in given.items():
-    place = f"{where}.{name}"
+    place = f"{where}.{name[:40]}"
     if name not in known:
       raise InputError(place, "unknown argument", nearest(name, known))
     if isinstance(known[name].default, str):
       if not isinstance(value, str):
         raise InputError(place, "must be a name")
-    elif isinstance(value, list):
-      value = tuple(_size(v, place) for v in value[:8])
+    elif isinstance(known[name].default, tuple):
+      if not isinstance(value, list) or len(value) > 8:
+        raise InputError(place, "must be a list of whole numbers")
+      value = tuple(_size(v, place) for v in value)
     else:
       value = _size(value, place)
     arguments[name] = value
@@ -128,8 +132,8 @@ def _arguments(given, constructor, where):
 def _size(value, where):
   if not isinstance(value, int) or isinstance(value, bool):
     raise InputError(where, f"{str(value)[:40]!r} is not a whole number")
-  if not 1 <= value <= 4096:
-    raise InputError(where, f"{value} is not between 1 and 4096")
+  if not 1 <= value <= 100_000:
+    raise InputError(where, f"{value} is not between 1 and 100000")
   return value
 
 
@@ -152,4 +156,22 @@ def read(
   if path.is_dir():
     path = path / "genotype.json"
   value = read_json(path)
-  return from_json(value, str(path), constructors), value
+  architecture = from_json(value, str(path), constructors)
+  _check_numbers(value, str(path))
+  return architecture, value
+
+
+def _check_numbers(value, where):
+  """Checks what stands beside the choices, where it is given."""
+  for name in ("metrics", "limits", "expected"):
+    found = value.get(name, {})
+    if not isinstance(found, dict):
+      raise InputError(f"{where} {name}", "must be a JSON object")
+    for metric, item in found.items():
+      place = f"{where} {name}.{metric[:40]}"
+      if name == "metrics":
+        for field in ("unit", "source"):
+          _field(item, field, str, place)
+        item = item.get("value")
+      number(item, place)
+  whole(value.get("seed", 0), f"{where} seed", low=0)

@@ -25,6 +25,11 @@ _NODES = 4
 # Edges in the order of the benchmark's string: into node 1, 2, 3.
 EDGES = tuple((i, j) for j in range(1, _NODES) for i in range(j))
 _STAGES = 3
+# All edges that leave a set of nodes with the input and without the output.
+_CUTS = tuple(
+  tuple(e for e, (i, j) in enumerate(EDGES) if i in side and j not in side)
+  for side in ({0}, {0, 1}, {0, 2}, {0, 1, 2})
+)
 
 
 def nasbench201(
@@ -58,7 +63,9 @@ def nasbench201(
     image_shape=tuple(image_shape),
     num_classes=num_classes,
   )
-  return staged.StagedSpace("nasbench201", arguments, _plan(**arguments))
+  return staged.StagedSpace(
+    "nasbench201", arguments, _plan(**arguments), cut_edges=_CUTS
+  )
 
 
 def _plan(channels, cells, image_shape, num_classes):

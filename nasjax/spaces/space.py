@@ -88,6 +88,10 @@ class Space(Protocol):
   def skips(self) -> dict[str, np.ndarray]:
     """bool[E, K] a group: candidates without parameters that do nothing."""
 
+  @property
+  def cuts(self) -> Mapping[str, tuple[tuple[int, ...], ...]]:
+    """Sets of edges that may not all be `none`, by group; mostly empty."""
+
   def init(self, key: Key) -> dict:
     """Variables of the supernet: {"params", "batch_stats"}."""
 
@@ -155,6 +159,25 @@ def architecture(space: Space, choices: Mapping[str, Any]) -> Architecture:
       indices.append(int(choice))
     decided[name] = np.array(indices, np.int32)
   return Architecture(space, decided)
+
+
+def check_connected(architecture: Architecture) -> None:
+  """Refuses a network whose output does not depend on its input.
+
+  Raises:
+    InputError: `none` was chosen all across one of the space's cuts.
+  """
+  space = architecture.space
+  for group, cuts in space.cuts.items():
+    names = architecture.names()[group]
+    for cut in cuts:
+      if all(names[edge] == "none" for edge in cut):
+        raise InputError(
+          f"choices.{group}",
+          "no way leads from the input to the output: choices"
+          f" {', '.join(map(str, cut))} are none",
+          "choose an operation for one of them",
+        )
 
 
 def random_choices(
@@ -236,6 +259,7 @@ class _Programme(NamedTuple):
 
   slots: list[tuple[str, int, int]]  # (group, edge, candidate)
   rows: np.ndarray  # f64[edges, slots]: one candidate an edge
+  cuts: np.ndarray  # f64[cuts, slots]: at least one of these
 
   def choices(self, space, x):
     chosen = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
@@ -256,7 +280,16 @@ def _programme(space):
   rows = np.zeros((len(order), len(slots)))
   for i, edge in enumerate(edges):
     rows[order[edge], i] = 1.0
-  return _Programme(slots, rows)
+  cuts = [
+    [
+      n == group and e in cut and space.groups[n].candidates[k] != "none"
+      for n, e, k in slots
+    ]
+    for group, found in space.cuts.items()
+    for cut in found
+  ]
+  cuts = np.array(cuts, np.float64).reshape(len(cuts), len(slots))
+  return _Programme(slots, rows, cuts)
 
 
 def decide(
@@ -293,7 +326,10 @@ def decide(
     ]
   )
   ones = np.ones(len(programme.rows))
-  constraints = [LinearConstraint(programme.rows, ones, ones)]
+  constraints = [
+    LinearConstraint(programme.rows, ones, ones),
+    *_uncut(programme.cuts),
+  ]
   table = _scaled(programme, costs, bounds)
   if pairs:
     room = np.array(
@@ -317,6 +353,10 @@ def decide(
     x = np.round(solved.x)
     constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
   raise AssertionError("unreachable")
+
+
+def _uncut(cuts):
+  return [LinearConstraint(cuts, 1.0, np.inf)] if len(cuts) else []
 
 
 def _scale(bound):
@@ -347,6 +387,7 @@ def _infeasible(space, programme, pairs, costs, bounds, table):
     excess,
     constraints=[
       LinearConstraint(rows, ones, ones),
+      *_uncut(np.pad(programme.cuts, ((0, 0), (0, 1)))),
       LinearConstraint(limits, -np.inf, room),
     ],
     integrality=np.r_[np.ones(size), 0.0],

@@ -14,6 +14,9 @@ from nasjax.spaces.plan import Plan, workloads
 from nasjax.spaces.space import Architecture, Limit, decide
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
+_MAX_SIZE = 4096  # of an image's sides and of channels
+_HIGHEST = {"cells": 64, "nodes": 64, "stages": 16, "num_classes": 100_000}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StagedSpace:
@@ -25,6 +28,7 @@ class StagedSpace:
     plan: how its networks are put together.
     skip_names: candidates that compute nothing, `none` and skips.
     remat: rematerialisation, see `supernet.apply`.
+    cut_edges: sets of edges that, all `none`, leave the output without input.
   """
 
   name: str
@@ -32,6 +36,7 @@ class StagedSpace:
   plan: Plan
   skip_names: tuple[str, ...] = ("none", "skip_connect")
   remat: bool | None = None
+  cut_edges: tuple[tuple[int, ...], ...] = ()
 
   @property
   def groups(self) -> dict[str, Group]:
@@ -54,6 +59,11 @@ class StagedSpace:
       n: np.tile([c in self.skip_names for c in g.candidates], (g.edges, 1))
       for n, g in self.groups.items()
     }
+
+  @property
+  def cuts(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Sets of edges of the group that may not all be `none`."""
+    return {self.plan.group: self.cut_edges}
 
   def init(self, key: Key) -> dict:
     """Variables of the supernet; those of a stage's cells are stacked."""
@@ -99,6 +109,10 @@ def check_image_shape(
     raise ValueError(
       f"{name}: image_shape {image_shape} must be (height, width, channels)"
     )
+  if max(image_shape) > _MAX_SIZE:
+    raise ValueError(
+      f"{name}: image_shape {image_shape} must be at most {_MAX_SIZE}"
+    )
   height, width, _ = image_shape
   if min(height, width) < stride:
     raise ValueError(
@@ -108,7 +122,15 @@ def check_image_shape(
 
 
 def check_positive(name: str, **numbers: int) -> None:
-  """Refuses arguments below 1; raises ValueError naming the first."""
+  """Refuses arguments out of range before anything is made of them.
+
+  Raises:
+    ValueError: names the first that is no integer, below 1, or above what a
+      network of this kind could have.
+  """
   for argument, value in numbers.items():
     if not isinstance(value, (int, np.integer)) or value < 1:
       raise ValueError(f"{name}: {argument}={value} must be an integer >= 1")
+    highest = _HIGHEST.get(argument, _MAX_SIZE)
+    if value > highest:
+      raise ValueError(f"{name}: {argument}={value} must be at most {highest}")
