@@ -107,6 +107,15 @@ class SearchConfig:
   stop_on_skips: float | None = option(
     None, "share of edges led by skips at which the search stops", low=0
   )
+  checkpoint_minutes: float = option(
+    5.0, "longest time between checkpoints; each epoch ends with one", low=0
+  )
+  skip_steps: int = option(
+    3,
+    "steps in a row that are left out when a number in them is not finite; one"
+    " more and the search stops",
+    low=0,
+  )
   seed: int = option(0, "of everything random", low=0)
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
