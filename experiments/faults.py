@@ -1,4 +1,4 @@
-"""Fault runs: what a search survives. Each prints a table of tries and failures.
+"""Fault runs: what a search survives; each prints tries and failures.
 
     python experiments/faults.py kill --tries 50
     python experiments/faults.py damage --tries 200

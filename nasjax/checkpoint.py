@@ -8,6 +8,7 @@ every file was found to be the one that was saved.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -31,8 +32,9 @@ KEEP = 3
 _STATE = "state"
 _TEMPORARY = ".tmp-"
 _DELETING = ".deleting-"
-# Orbax says so at each save; there is one process and nothing to merge.
-_KNOWN = "Skipping merge of OCDBT"
+# What Orbax says of plain zarr files at each save and load, though nothing is
+# amiss: there is one process, so there is nothing to merge.
+_KNOWN = ("Skipping merge of OCDBT", "TensorStore data files not found")
 
 
 class StorageError(OSError):
@@ -118,29 +120,36 @@ def _write(path: Path, vectors: Mapping[str, np.ndarray]) -> None:
   context = ocp.Context()
   # Plain zarr files: fewer writes for a few vectors than OCDBT.
   context.array.saving.use_ocdbt = False
-  logger = logging.getLogger("absl")
-  logger.addFilter(_is_news)
   try:
-    with context:
+    with context, _quiet():
       ocp.save(path, dict(vectors))
   except (ValueError, RuntimeError) as error:
     # TensorStore reports what the file system said in these.
     raise StorageError(str(error)) from error
-  finally:
-    logger.removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  return _KNOWN not in record.getMessage()
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
   if not (path / "orbax.checkpoint").exists():
     return {}
   try:
-    return ocp.load(path)
+    with _quiet():
+      return ocp.load(path)
   except (ValueError, RuntimeError, KeyError) as error:
     raise Damaged(f"{path.name} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet():
+  logger = logging.getLogger("absl")
+  logger.addFilter(_is_news)
+  try:
+    yield
+  finally:
+    logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  return not any(known in record.getMessage() for known in _KNOWN)
 
 
 def _sync_one(path: Path) -> None:

@@ -167,7 +167,9 @@ def from_text(text: str) -> Manifest:
   if not isinstance(content, dict):
     raise Damaged(f"{NAME} is no manifest")
   own = content.pop("sha256", None)
-  if hashlib.sha256(_canonical(content).encode()).hexdigest() != own:
+  written = _canonical(content | {"sha256": own}) + "\n"
+  digest = hashlib.sha256(_canonical(content).encode()).hexdigest()
+  if digest != own or text != written:
     raise Damaged(f"{NAME} differs from its digest")
   if content.get("format") != FORMAT:
     raise Damaged(f"{NAME} has the format {str(content.get('format'))[:40]!r}")

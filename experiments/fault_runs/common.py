@@ -24,6 +24,7 @@ class Bench:
   """A folder with tiny data, a warm compilation cache and a finished run."""
 
   def __init__(self):
+    """Writes the data."""
     self._held = tempfile.TemporaryDirectory(prefix="nasjax-faults-")
     self.folder = Path(self._held.name)
     self.data = self.folder / "tiny.npz"
@@ -37,9 +38,11 @@ class Bench:
     )
 
   def __enter__(self):
+    """Itself."""
     return self
 
   def __exit__(self, *exception):
+    """Removes the folder."""
     self._held.cleanup()
 
   def start(self, *words):
@@ -111,6 +114,7 @@ class Table:
   """Tries and failures by kind, printed as they come."""
 
   def __init__(self, title):
+    """An empty one."""
     self.title, self.tries, self.failures = title, {}, {}
     self._start = time.monotonic()
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-
 from fault_runs.common import Table
+
 from nasjax import checkpoint, manifests
 
 
