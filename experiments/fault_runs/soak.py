@@ -1,4 +1,4 @@
-"""A long search of a tiny space: memory, programs and files stay as they are."""
+"""A long search of a tiny space: memory, programs and files stay constant."""
 
 import gc
 import os
