@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nasjax import lock
 from nasjax.errors import InputError
 
 CONFIG = "config.yaml"
@@ -30,8 +31,18 @@ def write_atomic(path: str | Path, text: str) -> None:
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
+    sync(path.parent)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+  """Makes the names in a folder durable."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def check_free(path: str | Path, *, force: bool = False) -> Path:
@@ -52,7 +63,9 @@ def check_free(path: str | Path, *, force: bool = False) -> Path:
     raise InputError(f"--out {path}", f"cannot be used: {reason}") from None
   if path.exists() and not path.is_dir():
     raise InputError(f"--out {path}", "is a file, a folder is needed")
-  if path.is_dir() and any(path.iterdir()) and not force:
+  # A run that never began leaves its lock file.
+  used = path.is_dir() and any(p.name != lock.NAME for p in path.iterdir())
+  if used and not force:
     raise InputError(
       f"--out {path}", "exists and is not empty", "name another or add --force"
     )
@@ -70,12 +83,44 @@ def _existing_parent(path: Path) -> Path:
 
 
 def create(path: str | Path, *, force: bool = False) -> Path:
-  """Makes the run folder; with `force` an old run's files are removed."""
+  """Makes the run folder; what is in it stays."""
   path = check_free(path, force=force)
   path.mkdir(parents=True, exist_ok=True)
+  return path
+
+
+def clear(path: Path) -> None:
+  """Removes an old run's files."""
   for name in (CONFIG, ENVIRONMENT, METRICS, GENOTYPE):
     (path / name).unlink(missing_ok=True)
-  return path
+  clean(path)
+
+
+def clean(path: Path) -> None:
+  """Removes what a killed process left half written."""
+  for left in path.glob(".*.tmp"):
+    left.unlink(missing_ok=True)
+
+
+def read_rows(path: Path, count: int) -> list[dict[str, Any]]:
+  """The first `count` rows of metrics.csv; what follows is left out.
+
+  Raises:
+    OSError: there are not so many, or it cannot be read.
+  """
+  if not count:
+    return []
+  text = path.read_text(encoding="utf-8", errors="replace")
+  whole = text[: text.rfind("\n") + 1]  # the last line may be torn
+  rows = list(csv.DictReader(io.StringIO(whole)))[:count]
+  numbers = [row.get("epoch") for row in rows]
+  complete = all(None not in (*row, *row.values()) for row in rows)
+  if not complete or numbers != [str(n + 1) for n in range(count)]:
+    raise OSError(
+      f"{path}: the checkpoint needs its first {count} rows and they are not"
+      " there; begin anew with nasjax search --force"
+    )
+  return rows
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

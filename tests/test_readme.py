@@ -27,11 +27,15 @@ def test_the_users_relaxation_runs():
 def test_commands_name_only_known_flags():
   from nasjax.cli import config as configs
 
-  known = {
-    configs.flag(f)
-    for kind in (configs.SearchConfig, configs.MeasureConfig)
-    for f in kind.__dataclass_fields__
-  } | {"--help", "--config", "--force", "--no-compilation-cache"}
+  known = (
+    {
+      configs.flag(f)
+      for kind in (configs.SearchConfig, configs.MeasureConfig)
+      for f in kind.__dataclass_fields__
+    }
+    | {"--help", "--config", "--force", "--no-compilation-cache"}
+    | {"--allow-changed"}
+  )
   said = set(re.findall(r"--[a-z][a-z-]+", TEXT))
   assert said <= known, said - known
 

@@ -149,6 +149,15 @@ class SearchConfig:
     "type of the network's values while searching: float32, bfloat16",
     choices=("float32", "bfloat16"),
   )
+  checkpoint_minutes: float = option(
+    5.0, "longest time between checkpoints; each epoch ends with one", low=0
+  )
+  skip_steps: int = option(
+    3,
+    "steps in a row that are left out when a number in them is not finite; one"
+    " more and the search stops",
+    low=0,
+  )
   seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from rich import progress as bars
 
-from nasjax import errors
+from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli.config import MeasureConfig
 from nasjax.cli.parts import make_space
@@ -77,13 +77,18 @@ def measure(config: MeasureConfig) -> int:
         ),
       )
       found.update(space.workloads().distinct())
-  with bars.Progress() as bar:
+  with signals.caught() as stop, bars.Progress() as bar:
     task = bar.add_task("compiling and warming up", total=len(found))
+
+    def progress(done):
+      stop.check()
+      bar.update(task, completed=done)
+
     measured = measuring.measure(
       sorted(found),
       batch=config.batch,
       repeats=config.repeats,
-      progress=lambda done: bar.update(task, completed=done),
+      progress=progress,
     )
   for item in measured:
     kept[item.workload, item.batch] = {

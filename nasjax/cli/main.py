@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from nasjax import errors
 from nasjax.cli import config as configs
 from nasjax.errors import InputError, NumbersError, one_line
+from nasjax.lock import InUseError
+from nasjax.signals import Stopped
 
 
 def _parser() -> configs.Parser:
@@ -61,13 +63,39 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
-  for command in (search, doctor, measure):
+  resume = commands.add_parser(
+    "resume",
+    help="go on with a search that was stopped",
+    description="Goes on with a search from its newest sound checkpoint.",
+    allow_abbrev=False,
+  )
+  resume.add_argument("run", metavar="RUN", help="a run folder")
+  resume.add_argument(
+    "--allow-changed",
+    action="store_true",
+    help="also with another configuration, space, table or data",
+  )
+  checkpoint = commands.add_parser(
+    "checkpoint", help="look at a run's checkpoints", allow_abbrev=False
+  )
+  looks = checkpoint.add_subparsers(
+    dest="look", metavar="WHAT", parser_class=configs.Parser, required=True
+  )
+  listing = looks.add_parser(
+    "list", help="print step and digest of each", allow_abbrev=False
+  )
+  verify = looks.add_parser(
+    "verify", help="the same, all read and recomputed", allow_abbrev=False
+  )
+  for command in (listing, verify):
+    command.add_argument("run", metavar="RUN", help="a run folder")
+  for command in (search, resume, doctor, measure):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  for command in (search, show, doctor, measure):
+  for command in (search, resume, show, doctor, measure, listing, verify):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
@@ -106,7 +134,7 @@ def _run(argv: Sequence[str]) -> int:
     parser.print_help()
     return errors.DONE
   # Imported late: --help and a wrong flag need no JAX.
-  if arguments.command != "show":
+  if "no_compilation_cache" in arguments:
     from nasjax.cli import backend, cache
 
     cache.configure(not arguments.no_compilation_cache)
@@ -118,6 +146,14 @@ def _run(argv: Sequence[str]) -> int:
       configs.SearchConfig, vars(arguments), arguments.config
     )
     return search.run(config, force=arguments.force)
+  if arguments.command == "resume":
+    from nasjax.cli import resume
+
+    return resume.run(arguments.run, allow_changed=arguments.allow_changed)
+  if arguments.command == "checkpoint":
+    from nasjax.cli import resume
+
+    return resume.show(arguments.run, recompute=arguments.look == "verify")
   if arguments.command == "show":
     from nasjax.cli import show
 
@@ -167,7 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = _run(argv)
     _flush()
     return code
-  except (InputError, NumbersError, OSError) as error:
+  except Stopped as stopped:
+    print(one_line(str(stopped)), file=sys.stderr)
+    return stopped.code
+  except (InputError, NumbersError, InUseError, OSError) as error:
     if "--debug" in argv:
       raise
     if isinstance(error, BrokenPipeError):
@@ -177,6 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       return errors.BAD_INPUT
     if isinstance(error, NumbersError):
       return errors.NUMBERS
+    if isinstance(error, InUseError):
+      return errors.IN_USE
     return errors.STORAGE
   except SystemExit as stopped:
     # argparse printed its help, or rich met a reader that has gone.

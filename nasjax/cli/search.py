@@ -7,17 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
-from nasjax import data, errors, run_folder
+from nasjax import checkpoint, data, errors, lock, run_folder, signals
 from nasjax import search as searches
 from nasjax.cli import config as configs
-from nasjax.cli import parts, tables
+from nasjax.cli import parts, tables, training
 from nasjax.cli.config import SearchConfig
-from nasjax.errors import InputError, NumbersError
-from nasjax.search.epochs import plan_epoch
+from nasjax.errors import InputError
+from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric
@@ -67,7 +66,7 @@ def prepare(config: SearchConfig) -> Problem:
     value = getattr(config, name)
     if value is not None and value > 1:
       raise InputError(configs.flag(name), "is a share, at most 1")
-  steps = plan_epoch(size, config.batch_size).steps
+  steps = epoch_steps(size, config.batch_size)
   if config.epochs is None:
     config = dataclasses.replace(config, epochs=max(1, round(_STEPS / steps)))
   rng = np.random.default_rng(config.seed)
@@ -147,96 +146,45 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     config = dataclasses.replace(config, out=f"runs/{name}-{stamp}")
   folder = run_folder.create(config.out, force=force)
-  run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
-  run_folder.write_atomic(
-    folder / run_folder.ENVIRONMENT,
-    run_folder.json_text(run_folder.environment()),
-  )
+  with signals.caught() as stop, lock.hold(folder):
+    run_folder.clear(folder)
+    checkpoint.remove_all(folder / checkpoint.FOLDER)
+    run_folder.write_atomic(
+      folder / run_folder.ENVIRONMENT,
+      run_folder.json_text(run_folder.environment()),
+    )
+    # Last: with it the folder can be resumed.
+    run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
+    return carry_on(problem, made, relaxation, folder, stop)
+
+
+def carry_on(
+  problem: Problem, made, relaxation, folder, stop, carried=None
+) -> int:
+  """Runs what is left of a search, in a folder that this process holds.
+
+  Args:
+    problem: what is searched.
+    made: the search.
+    relaxation: its relaxation.
+    folder: of the run.
+    stop: says when a signal has come.
+    carried: what a checkpoint held; default: a new search.
+
+  Returns:
+    The exit code.
+  """
   tables.show_problem(problem)
-  state = _train(problem, made, relaxation, folder)
-  _decide(problem, relaxation, state, folder)
+  state = training.train(problem, made, relaxation, folder, stop, carried)
+  _decide(problem, relaxation, state, folder, stop)
+  print("DONE", flush=True)
   return errors.DONE
 
 
-def _row(epoch: searches.Epoch, seconds: float) -> dict[str, Any]:
-  """One line of metrics.csv."""
-  info = epoch.info
-  row = {
-    "epoch": epoch.number,
-    "train_loss": info.train_loss,
-    "train_accuracy": info.train_accuracy,
-    "valid_loss": info.valid_loss,
-    "valid_accuracy": info.valid_accuracy,
-  }
-  row |= {f"expected_{n}": v for n, v in info.costs.items()}
-  row |= {f"violation_{n}": v for n, v in info.violations.items()}
-  row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
-  row = {k: v if k == "epoch" else _cell(v) for k, v in row.items()}
-  return row | {"elapsed_seconds": f"{seconds:.3f}"}
-
-
-def _cell(value) -> str:
-  """Empty where there was no architecture step in the epoch."""
-  return "" if np.isnan(value) else repr(float(value))
-
-
-def _train(problem, made, relaxation, folder):
-  """Runs the epochs; one row of metrics.csv each."""
-  config = problem.config
-  start = time.monotonic()
-  key = jax.random.key(config.seed)
-  state = jax.jit(made.init)(jax.random.fold_in(key, 0))
-  rows: list[dict[str, Any]] = []
-  with tables.Progress(problem) as progress:
-    for epoch in searches.run_epochs(
-      made,
-      state,
-      problem.train,
-      problem.valid,
-      epochs=config.epochs,
-      batch_size=config.batch_size,
-      augmentation=problem.augmentation,
-      key=jax.random.fold_in(key, 1),
-      on_chunk=progress.update,
-    ):
-      state = epoch.state
-      rows.append(_row(epoch, time.monotonic() - start))
-      run_folder.write_atomic(
-        folder / run_folder.METRICS, run_folder.csv_text(list(rows[0]), rows)
-      )
-      if not epoch.info.finite:
-        raise NumbersError(
-          f"epoch {epoch.number}: a loss, gradient or weight is not finite;"
-          " lower --learning-rate or --arch-learning-rate"
-        )
-      progress.epoch_done(epoch)
-      if _led_by_skips(problem, relaxation, state):
-        progress.say(
-          f"stopped after epoch {epoch.number}: skips lead at least"
-          f" {config.stop_on_skips:.0%} of the edges (--stop-on-skips)"
-        )
-        break
-  return state
-
-
-def _led_by_skips(problem, relaxation, state) -> bool:
-  if problem.config.stop_on_skips is None:
-    return False
-  weights = _expected(relaxation, state)
-  best = {n: w.argmax(-1) for n, w in weights.items()}
-  skips, edges = spaces.count_skips(spaces.Architecture(problem.space, best))
-  return skips >= problem.config.stop_on_skips * edges
-
-
-def _expected(relaxation, state) -> dict[str, np.ndarray]:
-  weights = relaxation.expect(state.member.logits, state.masks, state.step)
-  return {n: np.asarray(w) for n, w in weights.items()}
-
-
-def _decide(problem, relaxation, state, folder) -> None:
+def _decide(problem, relaxation, state, folder, stop) -> None:
   """Decides, compares with random architectures, writes genotype.json."""
   config, space = problem.config, problem.space
-  weights = _expected(relaxation, state)
+  weights = training.expected(relaxation, state)
   decided = space.decide(weights, problem.limits)
   accuracy = searches.supernet_accuracy(
     space,
@@ -245,7 +193,10 @@ def _decide(problem, relaxation, state, folder) -> None:
     data.statistics(problem.train),
   )
   own = accuracy(decided)
-  others = [(accuracy(a), a) for a in _random_within(problem, _BASELINES)]
+  others = []
+  for architecture in _random_within(problem, _BASELINES):
+    stop.check()
+    others.append((accuracy(architecture), architecture))
   best_accuracy, best = max(others, key=lambda pair: pair[0])
   expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
   metrics = {

@@ -63,8 +63,9 @@ def show_problem(problem) -> None:
 class Progress:
   """A bar on a terminal, one line an epoch elsewhere."""
 
-  def __init__(self, problem):
-    """Starts it for `problem`."""
+  def __init__(self, problem, *, done: int = 0):
+    """Starts it for `problem`, of which `done` steps were run before."""
+    self._done = done
     self._problem = problem
     self._terminal = sys.stdout.isatty()
     self._start = time.monotonic()
@@ -115,10 +116,17 @@ class Progress:
     if self._terminal or (epoch.number % every and epoch.number != epochs):
       return
     taken = time.monotonic() - self._start
-    left = taken / epoch.number * (epochs - epoch.number)
+    steps = self._problem.steps // epochs
+    ran = epoch.number - self._done / steps
+    left = taken / ran * (epochs - epoch.number)
     print(
       f"{self._text(epoch.number, epoch.info)}  {left:.0f} s left", flush=True
     )
+
+  def log(self, text: str) -> None:
+    """Prints a line of the log; a terminal has the bar instead."""
+    if not self._terminal:
+      print(text, flush=True)
 
   def say(self, text: str) -> None:
     """Prints a line above the bar."""

@@ -88,7 +88,8 @@ def measure(
     repeats: timed runs of each, interleaved over all workloads so that a
       disturbance does not fall on one alone.
     seconds: how long one timed run takes, about.
-    progress: called with the number of workloads (then runs) done.
+    progress: called with the number of workloads prepared, after each and
+      after each run; what it raises ends the measurement.
 
   Returns:
     One entry a workload, per call of the layer.
@@ -113,6 +114,7 @@ def measure(
       start = time.perf_counter()
       jax.block_until_ready(run(x, times))
       found.append(1e3 * (time.perf_counter() - start) / times)
+      progress(len(prepared))
   return [
     _summary(work, batch, found)
     for (work, *_), found in zip(prepared, samples, strict=True)

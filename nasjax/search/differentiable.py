@@ -84,7 +84,8 @@ class Info(NamedTuple):
   violations: Any  # {metric: f32[]}, expected / limit - 1
   multipliers: Any  # {metric: f32[]}
   coefficients: Array  # f32[M]
-  finite: Array  # bool[]: losses, gradients and the new state are finite
+  sound: Any  # {what: bool[]}: its value and gradient are finite
+  finite: Array  # bool[]: all of that
 
 
 def default_optimizer() -> optax.GradientTransformation:
@@ -225,7 +226,7 @@ def differentiable(
     if metrics:
       slopes = jax.jacrev(lambda a: costs_of(unravel(a), step))(flat)
 
-    rows, results = [], []
+    rows, results, sound = [], [], {}
     for objective in objectives:
       value, (by_task, by_cost) = jax.value_and_grad(
         objective.value, argnums=(0, 1)
@@ -234,6 +235,7 @@ def differentiable(
       row += sum(by_cost[m] * slopes[m] for m in costs)
       rows.append(row)
       results.append(value)
+      sound[f"objective {objective.name}"] = _finite((value, row))
     jacobian = jnp.stack(rows)
     coefficients, weighting_state = weighting.update(
       jnp.stack(results), jacobian @ jacobian.T, member.weighting
@@ -246,8 +248,10 @@ def differentiable(
       multipliers[name], state = constraint.update(
         violations[name], state, step
       )
-      direction += multipliers[name] * slopes[name] / constraint.limit
+      push = multipliers[name] * slopes[name] / constraint.limit
+      direction += push
       states.append(state)
+      sound[f"limit {name}"] = _finite((violations[name], push))
 
     updates, arch_state = arch_optimizer.update(
       unravel(direction), member.optimizer, member.logits
@@ -267,8 +271,9 @@ def differentiable(
       violations=violations,
       multipliers=multipliers,
       coefficients=coefficients,
+      sound=sound | {"architecture": _finite((direction, moved))},
     )
-    return moved, info, _finite((direction, list(values.values())))
+    return moved, info
 
   def arch_step_or_wait(shared, member, step, train, valid, key):
     """Skips the architecture step's work while the weights warm up."""
@@ -277,10 +282,11 @@ def differentiable(
       return arch_step(*operands)
 
     def wait(shared, member, step, train, valid, key):
-      _, info, _ = jax.eval_shape(arch_step, *operands)
+      _, info = jax.eval_shape(arch_step, *operands)
       info = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), info)
       info["costs"] = costs_of(member.logits, step)
-      return member, info, jnp.bool_(True)
+      info["sound"] = {n: jnp.bool_(True) for n in info["sound"]}
+      return member, info
 
     return jax.lax.cond(step >= arch_start, arch_step, wait, *operands)
 
@@ -295,26 +301,31 @@ def differentiable(
     )
     new = optax.apply_updates(variables["params"], updates)
     variables = {"params": new, "batch_stats": new_stats}
-    return Shared(variables, state), value, accuracy, _finite((value, gradient))
+    shared = Shared(variables, state)
+    sound = {
+      "training cross_entropy": _finite((value, gradient)),
+      "weights": _finite(shared),
+    }
+    return shared, value, accuracy, sound
 
   def update(
     state: SearchState, train: Batch, valid: Batch
   ) -> tuple[SearchState, Info]:
     key = jax.random.fold_in(state.member.key, state.step)
     arch_key, weight_key = jax.random.split(key)
-    member, info, arch_finite = arch_step_or_wait(
+    member, info = arch_step_or_wait(
       state.shared, state.member, state.step, train, valid, arch_key
     )
-    shared, train_loss, train_accuracy, weights_finite = weight_step(
+    shared, train_loss, train_accuracy, sound = weight_step(
       state.shared, member.logits, state.step, train, weight_key
     )
-    finite = arch_finite & weights_finite
-    finite &= _finite((shared, member._replace(key=())))
+    sound = info.pop("sound") | sound
     new = SearchState(shared, member, state.masks, state.step + 1)
     return new, Info(
       train_loss=train_loss,
       train_accuracy=train_accuracy,
-      finite=finite,
+      sound=sound,
+      finite=jnp.stack(list(sound.values())).all(),
       **info,
     )
 
@@ -348,7 +359,7 @@ def _check(objectives, preference, constraints) -> list[Metric]:
 
 
 def _finite(tree) -> Array:
-  """bool[]: whether every float of `tree` is finite."""
+  """bool[]: whether every float of `tree` is finite; keys have none."""
   flags = [
     jnp.isfinite(leaf).all()
     for leaf in jax.tree.leaves(tree)

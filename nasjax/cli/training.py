@@ -1,0 +1,231 @@
+"""The epochs of a run: metrics.csv, checkpoints, signals and bad numbers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax import checkpoint, data, run_folder
+from nasjax.cli import fingerprint, tables
+from nasjax.errors import NumbersError
+from nasjax.search import epochs
+from nasjax.signals import Stop
+from nasjax.spaces import space as spaces
+from nasjax.types import SearchState
+
+_CHUNK_SECONDS = 2.0  # how long a signal may wait, about
+
+
+class Carried(NamedTuple):
+  """What a checkpoint of a search holds. A pytree."""
+
+  progress: epochs.Progress
+  ended: Any  # bool[]: stopped before its last epoch
+
+
+def starting(problem, made) -> Any:
+  """A function from a key to what a new search carries."""
+  config = problem.config
+  steps = problem.steps // config.epochs
+  shape = data.shape(problem.train)
+
+  def start(key):
+    state = made.init(key)
+    progress = epochs.begin(made, state, shape, steps, config.batch_size)
+    return Carried(progress, jnp.bool_(False))
+
+  return start
+
+
+def restore(saved: checkpoint.Saved, problem, made, where: str) -> Carried:
+  """What the checkpoint holds; raises InputError if it does not fit."""
+  start = starting(problem, made)
+  target = jax.eval_shape(start, jax.random.key(problem.config.seed))
+  return checkpoint.fit(saved, target, where)
+
+
+class Recorder:
+  """Writes the files of a run as it goes on."""
+
+  def __init__(self, problem, folder: Path, rows: list[dict[str, Any]]):
+    """Makes it for a run whose metrics.csv has `rows`."""
+    self.rows = rows
+    self._folder = folder
+    self._fingerprint = fingerprint.of(problem)
+    self._start = self._saved = time.monotonic()
+    self._before = float(rows[-1]["elapsed_seconds"]) if rows else 0.0
+
+  def epoch(self, epoch: epochs.Epoch) -> None:
+    """Adds a row to metrics.csv."""
+    elapsed = self._before + time.monotonic() - self._start
+    self.rows.append(_row(epoch, elapsed))
+    self.write_metrics()
+
+  def write_metrics(self) -> None:
+    """Writes metrics.csv anew."""
+    path = self._folder / run_folder.METRICS
+    if self.rows:
+      text = run_folder.csv_text(list(self.rows[0]), self.rows)
+      run_folder.write_atomic(path, text)
+    else:
+      path.unlink(missing_ok=True)
+
+  def due(self, minutes: float) -> bool:
+    """Whether the last checkpoint is that old."""
+    return time.monotonic() - self._saved >= 60.0 * minutes
+
+  def save(self, carried: Carried, progress: tables.Progress) -> None:
+    """Makes a checkpoint and logs it once it is durable."""
+    step = int(carried.progress.state.step)
+    if not _finite(carried.progress.state):
+      raise NumbersError(f"step {step}: the state is not finite; not saved")
+    folder = self._folder / checkpoint.FOLDER
+    checkpoint.save(folder, step, carried, self._fingerprint)
+    self._saved = time.monotonic()
+    progress.log(f"CHECKPOINT {step}")
+
+
+def _finite(state: SearchState) -> bool:
+  return all(
+    np.isfinite(np.asarray(leaf)).all()
+    for leaf in jax.tree.leaves(state)
+    if jnp.issubdtype(leaf.dtype, jnp.floating)
+  )
+
+
+def _row(epoch: epochs.Epoch, seconds: float) -> dict[str, Any]:
+  """One line of metrics.csv."""
+  info = epoch.info
+  row = {
+    "epoch": epoch.number,
+    "train_loss": info.train_loss,
+    "train_accuracy": info.train_accuracy,
+    "valid_loss": info.valid_loss,
+    "valid_accuracy": info.valid_accuracy,
+  }
+  row |= {f"expected_{n}": v for n, v in info.costs.items()}
+  row |= {f"violation_{n}": v for n, v in info.violations.items()}
+  row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
+  row = {k: v if k == "epoch" else _cell(v) for k, v in row.items()}
+  row["skipped_steps"] = epoch.skipped
+  return row | {"elapsed_seconds": f"{seconds:.3f}"}
+
+
+def _cell(value) -> str:
+  """Empty where there was no architecture step in the epoch."""
+  return "" if np.isnan(value) else repr(float(value))
+
+
+def train(
+  problem,
+  made,
+  relaxation,
+  folder: Path,
+  stop: Stop,
+  carried: Carried | None = None,
+) -> SearchState:
+  """Runs the epochs that are left.
+
+  Args:
+    problem: a `search.Problem`.
+    made: its search.
+    relaxation: its relaxation.
+    folder: of the run.
+    stop: says when a signal has come.
+    carried: from a checkpoint; default: a new search.
+
+  Returns:
+    The state at the end.
+
+  Raises:
+    NumbersError: too many steps in a row were not finite.
+    StorageError: a checkpoint could not be saved.
+    Stopped: a signal has come; where the search stands is saved.
+  """
+  config = problem.config
+  key = jax.random.key(config.seed)
+  steps = problem.steps // config.epochs
+  if carried is None:
+    rows = []
+    start = starting(problem, made)
+    carried = jax.jit(start)(jax.random.fold_in(key, 0))
+  else:
+    now = carried.progress
+    finished = int(now.epoch) - (int(now.done) < steps)
+    rows = run_folder.read_rows(folder / run_folder.METRICS, finished)
+  recorder = Recorder(problem, folder, rows)
+  recorder.write_metrics()
+  now, ended = carried.progress, bool(carried.ended)
+  if not ended:
+    # A run that failed fails again, unless something was changed.
+    epochs.check_numbers(now, config.skip_steps)
+  with tables.Progress(problem, done=int(now.state.step)) as progress:
+    chunks = epochs.run_chunks(
+      made,
+      now,
+      problem.train,
+      problem.valid,
+      epochs=0 if ended else config.epochs,
+      batch_size=config.batch_size,
+      augmentation=problem.augmentation,
+      key=jax.random.fold_in(key, 1),
+      most_failures=config.skip_steps,
+      seconds=min(_CHUNK_SECONDS, 60.0 * config.checkpoint_minutes),
+    )
+    for now in chunks:
+      if _after_chunk(now, problem, relaxation, recorder, progress, stop):
+        progress.say(
+          f"stopped after epoch {int(now.epoch)}: skips lead at least"
+          f" {config.stop_on_skips:.0%} of the edges (--stop-on-skips)"
+        )
+        break
+  return now.state
+
+
+def _after_chunk(
+  now, problem, relaxation, recorder, progress, stop: Stop
+) -> bool:
+  """Reports and saves what a chunk did; whether the search ends with it."""
+  config = problem.config
+  steps = problem.steps // config.epochs
+  done = int(now.done)
+  last = jax.tree.map(lambda v: np.asarray(v)[done - 1], now.infos)
+  progress.update(int(now.epoch), done, steps, last)
+  failed = int(now.failed) > config.skip_steps
+  whole = done == steps and not failed
+  ended = False
+  if whole:
+    epoch = epochs.summary(now)
+    recorder.epoch(epoch)
+    progress.epoch_done(epoch)
+    ended = _led_by_skips(problem, relaxation, now.state)
+  if (
+    whole
+    or failed
+    or stop.signal is not None
+    or recorder.due(config.checkpoint_minutes)
+  ):
+    recorder.save(Carried(now, jnp.bool_(ended)), progress)
+  epochs.check_numbers(now, config.skip_steps)
+  stop.check()
+  return ended
+
+
+def _led_by_skips(problem, relaxation, state) -> bool:
+  if problem.config.stop_on_skips is None:
+    return False
+  weights = expected(relaxation, state)
+  best = {n: w.argmax(-1) for n, w in weights.items()}
+  skips, edges = spaces.count_skips(spaces.Architecture(problem.space, best))
+  return skips >= problem.config.stop_on_skips * edges
+
+
+def expected(relaxation, state) -> dict[str, np.ndarray]:
+  """The relaxation's expected weights of a state, f32[E, K] a group."""
+  weights = relaxation.expect(state.member.logits, state.masks, state.step)
+  return {n: np.asarray(w) for n, w in weights.items()}
