@@ -31,7 +31,9 @@ def main():
       command.add_argument("--steps", type=int, default=10_000)
   arguments = parser.parse_args()
   sys.path.insert(0, str(Path(__file__).parent))
-  module = arguments.run.replace("-", "_")
+  # No file there may be named as a module that Python itself imports.
+  module = {"signal": "stopping"}.get(arguments.run, arguments.run)
+  module = module.replace("-", "_")
   run = importlib.import_module(f"fault_runs.{module}").run
   numbers = [
     getattr(arguments, n) for n in ("tries", "steps") if n in arguments

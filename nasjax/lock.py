@@ -39,7 +39,9 @@ def hold(folder: str | Path) -> Iterator[None]:
     os.ftruncate(descriptor, 0)
     text = f"process {os.getpid()} on {socket.gethostname()}\n"
     os.pwrite(descriptor, text.encode(), 0)
-    yield
-    os.ftruncate(descriptor, 0)
+    try:
+      yield
+    finally:
+      os.ftruncate(descriptor, 0)
   finally:
     os.close(descriptor)

@@ -15,8 +15,9 @@ import numpy as np
 from nasjax import run_folder
 from nasjax.reader import read_bytes
 
-# Where a run lies and how often it is saved change no result.
-_FREE = ("out", "checkpoint_minutes")
+# Where a run lies, how often it is saved and how much it may read change no
+# result.
+_FREE = ("out", "checkpoint_minutes", "max_dataset_bytes")
 
 
 def _sha256(*parts: Any) -> str:
