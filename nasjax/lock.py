@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def hold(folder: str | Path) -> Iterator[None]:
       ) from None
     # The file stays: removing it would let two processes lock two files.
     os.ftruncate(descriptor, 0)
-    text = f"process {os.getpid()} on {socket.gethostname()}\n"
+    text = f"process {os.getpid()} on {platform.node()}\n"
     os.pwrite(descriptor, text.encode(), 0)
     try:
       yield

@@ -3,7 +3,9 @@
 The same supernet on the same weights in both; outputs are compared first. Both
 are warmed up and alternate on the same cores. PyTorch runs in both memory
 formats and the faster counts. For gdas both run blocks of sampled paths and
-their means are compared. A ratio over 1 says that nasjax is faster.
+their means are compared. A ratio over 1 says that nasjax is faster. `overhead`
+is what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
+dispatched from Python over the same steps in one scan.
 
     python experiments/benchmarks/supernet_step.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]
@@ -23,7 +25,14 @@ from harness import (
 )
 from harness import peak as machine_peak
 
-from nasjax import relaxations, search, spaces
+from nasjax import (
+  constraints,
+  hardware,
+  objectives,
+  relaxations,
+  search,
+  spaces,
+)
 from nasjax.types import Batch, Sampled
 
 _BATCH = 64
@@ -32,9 +41,11 @@ _SPACES = {
   "nasbench201-n5": ("nasbench201", dict(channels=16, cells=5), (32, 32, 3)),
   "edge": ("edge", {}, (28, 28, 1)),
 }
-_RELAXATIONS = {"softmax": relaxations.softmax, "gdas": relaxations.gdas}
+RELAXATIONS = {"softmax": relaxations.softmax, "gdas": relaxations.gdas}
 _GDAS_STEPS = 50
-KEYS = tuple(f"{space}/{r}" for space in _SPACES for r in _RELAXATIONS)
+_PEERS = tuple(f"{space}/{r}" for space in _SPACES for r in RELAXATIONS)
+KEYS = (*_PEERS, "overhead", "epoch")
+_PAIRS = 21
 
 
 def batches(shape):
@@ -48,9 +59,21 @@ def batches(shape):
   return images, labels, train, valid
 
 
-def compiled(space, relaxation, steps, train, valid):
-  """A function that runs `steps` steps and returns the seconds of one."""
-  made = search.differentiable(space, relaxation=relaxation)
+def compiled(space, relaxation, steps, train, valid, options=None):
+  """A function that runs `steps` steps and returns the seconds of one.
+
+  Args:
+    space: the space.
+    relaxation: its relaxation.
+    steps: of one call.
+    train: batch of the weight steps.
+    valid: batch of the architecture steps.
+    options: more of `search.differentiable`, by name.
+
+  Returns:
+    (the function, seconds to compile it, its FLOPs).
+  """
+  made = search.differentiable(space, relaxation=relaxation, **(options or {}))
   state = jax.jit(made.init)(jax.random.key(0))
 
   def block(state):
@@ -118,7 +141,7 @@ def measure(key, peer, runs, machine):
   if not difference < 1e-4:
     raise SystemExit(f"{key}: outputs differ by {difference}")
   run, compile_s, flops = compiled(
-    space, _RELAXATIONS[relaxation](), steps, train, valid
+    space, RELAXATIONS[relaxation](), steps, train, valid
   )
   seeds = iter(range(10_000))
 
@@ -155,15 +178,73 @@ def measure(key, peer, runs, machine):
   return figure
 
 
+def overhead():
+  """Three metrics as objectives and two limits over cross entropy alone."""
+  space = spaces.edge()
+  _, _, train, valid = batches((28, 28, 1))
+  metrics = (
+    hardware.device("x86-server").latency(space),
+    hardware.macs(space),
+    hardware.params(space),
+  )
+  more = dict(
+    objectives=[
+      objectives.cross_entropy(),
+      *(objectives.metric(m, reference=1e6) for m in metrics),
+    ],
+    constraints=[
+      constraints.at_most(metrics[0], 0.2),
+      constraints.at_most(metrics[1], 1e6),
+    ],
+  )
+  sides, flops = {}, {}
+  for name, options in (("alone", {}), ("all", more)):
+    sides[name], _, flops[name] = compiled(
+      space, relaxations.softmax(), 1, train, valid, options
+    )
+  seconds = alternate(sides, _PAIRS)
+  pairs = zip(seconds["all"], seconds["alone"], strict=True)
+  return {
+    "ratio": float(np.median([a / b for a, b in pairs])),
+    "flops_ratio": flops["all"] / flops["alone"],
+    **medians(seconds),
+  }
+
+
+def epoch(runs):
+  """Ten steps as one scan over ten dispatched from Python, one program each."""
+  space, steps = spaces.nasbench201(channels=4, cells=1), 10
+  _, _, train, valid = batches((8, 8, 3))
+  scan, _, _ = compiled(space, relaxations.softmax(), steps, train, valid)
+  one, _, _ = compiled(space, relaxations.softmax(), 1, train, valid)
+
+  def guarded():
+    with jax.transfer_guard("disallow"):
+      return scan()
+
+  def dispatched():
+    return sum(one() for _ in range(steps)) / steps
+
+  found = medians(
+    alternate({"scan_s": guarded, "python_s": dispatched}, 3 * runs)
+  )
+  return {"ratio": found["python_s"] / found["scan_s"], **found}
+
+
 def main():
   found = arguments(__doc__, KEYS)
   machine = machine_peak()
   print(f"peak of a float32 matrix product: {machine / 1e9:.0f} GFLOP/s")
   figures = {}
   for key in [found.only] if found.only else KEYS:
-    peer = Peer(found.pytorch)
-    figures[key] = measure(key, peer, found.runs, machine)
-    peer.close()
+    if key == "overhead":
+      figures[key] = overhead()
+    elif key == "epoch":
+      figures[key] = epoch(found.runs)
+    else:
+      peer = Peer(found.pytorch)
+      figures[key] = measure(key, peer, found.runs, machine)
+      peer.close()
     report({key: figures[key]}, False)
   report(figures, found.json)
 
