@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,13 @@ def run_block(
   Returns:
     (output, batch statistics).
   """
+  return _run_block(block, variables, x, train)
+
+
+# Equal blocks on equal shapes are traced once, with their derivatives; tracing
+# the supernet's update took longer than a short search.
+@partial(jax.jit, static_argnums=(0, 3))
+def _run_block(block, variables, x, train):
   stats = variables["batch_stats"]
   if not train or not stats:
     return block.apply(variables, x, train), stats

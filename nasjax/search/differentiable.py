@@ -329,7 +329,8 @@ def differentiable(
       **info,
     )
 
-  return Search(init, update)
+  # Compiled or not, it is traced once for all who ask for its shapes or run it.
+  return Search(init, jax.jit(update))
 
 
 def _check(objectives, preference, constraints) -> list[Metric]:
