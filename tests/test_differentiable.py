@@ -13,8 +13,10 @@ from nasjax import (
   objectives,
   relaxations,
   search,
+  spaces,
   weightings,
 )
+from nasjax.types import Batch
 
 RELAXATIONS = (
   "softmax",
@@ -86,6 +88,19 @@ def test_remat_and_half_precision_are_the_same_search(relaxation, toy, batches):
   _, low = check_step(toy, half, batches)
   np.testing.assert_allclose(low.train_loss, info.train_loss, rtol=0.05)
   assert low.train_loss != info.train_loss
+
+
+def test_unrolled_through_all_candidates_of_a_cell():
+  """Second derivatives of convolutions inside a cell can be traced."""
+  space = spaces.nasbench201(channels=4, cells=1, image_shape=(8, 8, 3))
+  made = make(space, "softmax", "unrolled")
+  batch = Batch(
+    jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.float32),
+    jax.ShapeDtypeStruct((4,), jnp.int32),
+  )
+  state = jax.eval_shape(made.init, jax.random.key(0))
+  new, _ = jax.eval_shape(made.update, state, batch, batch)
+  assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
 def test_options_that_cannot_be_are_refused(toy):
