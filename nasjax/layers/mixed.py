@@ -18,6 +18,9 @@ from nasjax.types import Array
 Candidates = Mapping[str, Block | None]
 
 
+# Equal blocks on equal shapes are traced once, with their derivatives; tracing
+# the supernet's update took longer than a short search.
+@partial(jax.jit, static_argnums=(0, 3))
 def run_block(
   block: Block, variables: Mapping, x: Array, train: bool
 ) -> tuple[Array, Mapping]:
@@ -32,13 +35,6 @@ def run_block(
   Returns:
     (output, batch statistics).
   """
-  return _run_block(block, variables, x, train)
-
-
-# Equal blocks on equal shapes are traced once, with their derivatives; tracing
-# the supernet's update took longer than a short search.
-@partial(jax.jit, static_argnums=(0, 3))
-def _run_block(block, variables, x, train):
   stats = variables["batch_stats"]
   if not train or not stats:
     return block.apply(variables, x, train), stats
