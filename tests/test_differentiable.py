@@ -90,9 +90,11 @@ def test_remat_and_half_precision_are_the_same_search(relaxation, toy, batches):
   assert low.train_loss != info.train_loss
 
 
-def test_unrolled_through_all_candidates_of_a_cell():
-  """Second derivatives of convolutions inside a cell can be traced."""
-  space = spaces.nasbench201(channels=4, cells=1, image_shape=(8, 8, 3))
+def test_unrolled_through_all_candidates_of_cells_in_a_loop():
+  """Second derivatives of a scan over whole cells can be traced."""
+  space = spaces.edge(
+    channels=4, cells=2, nodes=1, stages=1, image_shape=(8, 8, 3)
+  )
   made = make(space, "softmax", "unrolled")
   batch = Batch(
     jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.float32),

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.layers.platform import by_platform
 
-@jax.custom_vjp
+
 def _stored(x: jax.Array, witness: jax.Array) -> jax.Array:
   # `optimization_barrier` is gone before XLA fuses. A loop stays, though this
   # one never runs while the witness' first value is not NaN, and unlike a
@@ -26,9 +27,14 @@ def _stored(x: jax.Array, witness: jax.Array) -> jax.Array:
   )[0]
 
 
-_stored.defvjp(
-  lambda x, witness: (_stored(x, witness), witness),
-  lambda witness, g: (_stored(g, g), jnp.zeros_like(witness)),
+@jax.custom_vjp
+def _computed_once(x: jax.Array, witness: jax.Array) -> jax.Array:
+  return by_platform(x, witness, cpu=_stored, default=lambda x, witness: x)
+
+
+_computed_once.defvjp(
+  lambda x, witness: (_computed_once(x, witness), witness),
+  lambda witness, g: (_computed_once(g, g), jnp.zeros_like(witness)),
 )
 
 
@@ -44,7 +50,4 @@ def computed_once(x: jax.Array, witness: jax.Array | None = None) -> jax.Array:
     The same values; all NaN where the witness' first is. Reverse mode of every
     order; no forward mode.
   """
-  witness = x if witness is None else witness
-  return lax.platform_dependent(
-    x, witness, cpu=_stored, default=lambda x, witness: x
-  )
+  return _computed_once(x, x if witness is None else witness)

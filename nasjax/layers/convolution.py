@@ -30,6 +30,7 @@ import numpy as np
 from jax import lax
 
 from nasjax.layers.barrier import computed_once
+from nasjax.layers.platform import by_platform
 from nasjax.layers.windows import Pair, Windows, convolution_windows, pad, taps
 
 __all__ = ["conv"]
@@ -273,7 +274,7 @@ def _choose(cpu, native):
 
   @partial(jax.custom_vjp, nondiff_argnums=(2,))
   def function(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
-    return lax.platform_dependent(
+    return by_platform(
       a,
       b,
       cpu=lambda a, b: cpu(a, b, plan),

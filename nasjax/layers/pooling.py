@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from nasjax.layers.barrier import computed_once
+from nasjax.layers.platform import by_platform
 from nasjax.layers.windows import Windows, pad, taps
 
 _MANY_TAPS = 64  # larger windows are left to XLA: too many slices to compile
@@ -38,7 +39,7 @@ def _cpu_sum(x: jax.Array, windows: Windows) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _sum(x: jax.Array, windows: Windows) -> jax.Array:
   """Returns the sum of every window."""
-  return lax.platform_dependent(
+  return by_platform(
     x,
     cpu=lambda x: _cpu_sum(x, windows),
     default=lambda x: _native_sum(x, windows),
@@ -54,7 +55,7 @@ def _sum_transposed(g: jax.Array, windows: Windows) -> jax.Array:
     x = jax.ShapeDtypeStruct(shape, g.dtype)
     return jax.linear_transpose(lambda x: _native_sum(x, windows), x)(g)[0]
 
-  return lax.platform_dependent(
+  return by_platform(
     g,
     cpu=lambda g: _cpu_sum(
       pad(g, ((0, 0), (0, 0)), windows.strides), windows.transposed

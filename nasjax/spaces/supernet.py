@@ -170,13 +170,7 @@ def apply(
     # and takes a quarter of the memory. Sampled paths recompute already.
     if remat or (remat is None and part.repeats > 1 and paths is None):
       body = jax.checkpoint(body, prevent_cse=False)
-    if part.repeats == 1:
-      # No loop: second derivatives of `platform_dependent` inside a scan mix
-      # up their residuals (JAX 0.10.2).
-      x, new = body(x, jax.tree.map(lambda v: v[0], cells))
-      stats[name] = jax.tree.map(lambda v: v[None], new)
-    else:
-      x, stats[name] = lax.scan(body, x, cells)
+    x, stats[name] = lax.scan(body, x, cells)
     return x
 
   logits = plan.trunk(images, fixed, stage)
