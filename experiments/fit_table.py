@@ -69,7 +69,9 @@ def run(arguments) -> dict:
     ))  # fmt: skip
   return {
     "mean_spearman": float(np.mean([r["spearman"] for r in found])),
-    "within_10_percent": float(np.mean([r["within_10_percent"] for r in found])),
+    "within_10_percent": float(
+      np.mean([r["within_10_percent"] for r in found])
+    ),
   }
 
 

@@ -230,7 +230,9 @@ def read(path: str | Path) -> ChoiceTable:
   counted = found.header.get("counted", COUNTED[0])
   if counted not in COUNTED:
     raise InputError(
-      f"{path} # counted", f"unknown {counted[:40]!r}", nearest(counted, COUNTED)
+      f"{path} # counted",
+      f"unknown {counted[:40]!r}",
+      nearest(counted, COUNTED),
     )
   for name, group in groups.items():
     if counted == "reaching_output" and "none" not in group.candidates:
