@@ -64,7 +64,11 @@ def nasbench201(
     num_classes=num_classes,
   )
   return staged.StagedSpace(
-    "nasbench201", arguments, _plan(**arguments), cut_edges=_CUTS
+    "nasbench201",
+    arguments,
+    _plan(**arguments),
+    cut_edges=_CUTS,
+    node_pairs=EDGES,
   )
 
 

@@ -29,6 +29,7 @@ class StagedSpace:
     skip_names: candidates that compute nothing, `none` and skips.
     remat: rematerialisation, see `supernet.apply`.
     cut_edges: sets of edges that, all `none`, leave the output without input.
+    node_pairs: nodes (from, to) of each edge, where edges may be `none`.
   """
 
   name: str
@@ -37,6 +38,7 @@ class StagedSpace:
   skip_names: tuple[str, ...] = ("none", "skip_connect")
   remat: bool | None = None
   cut_edges: tuple[tuple[int, ...], ...] = ()
+  node_pairs: tuple[tuple[int, int], ...] = ()
 
   @property
   def groups(self) -> dict[str, Group]:
@@ -64,6 +66,11 @@ class StagedSpace:
   def cuts(self) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Sets of edges of the group that may not all be `none`."""
     return {self.plan.group: self.cut_edges}
+
+  @property
+  def ends(self) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Nodes (from, to) of the group's edges; the last node is the output."""
+    return {self.plan.group: self.node_pairs} if self.node_pairs else {}
 
   def init(self, key: Key) -> dict:
     """Variables of the supernet; those of a stage's cells are stacked."""
