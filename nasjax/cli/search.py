@@ -24,6 +24,7 @@ from nasjax.types import Metric
 _STEPS = 1800  # of a search whose epochs are not given
 _RANDOM = 1000  # architectures behind the table of metrics
 _BASELINES = 10
+_TRIED = 2000  # random architectures within the sums, for the other limits
 
 
 class Problem(NamedTuple):
@@ -40,6 +41,7 @@ class Problem(NamedTuple):
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]
   steps: int  # of the whole search
+  warnings: Sequence[str] = ()  # rules of the devices that candidates break
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -51,7 +53,9 @@ def prepare(config: SearchConfig) -> Problem:
     max_bytes=config.max_dataset_bytes,
   )
   space = parts.search_space(config, dataset)
-  metrics = parts.metrics(config, space)
+  devices = parts.devices(config)
+  space = parts.on_devices(space, devices)
+  metrics = parts.metrics(config, space, devices)
   limits = parts.limits(config, metrics)
   spaces.decide(space, _uniform(space), limits)
   train, valid = data.split(dataset.train, seed=config.seed)
@@ -78,10 +82,11 @@ def prepare(config: SearchConfig) -> Problem:
     parts.augmentation(config, dataset),
     space,
     metrics,
-    {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
+    {n: spaces.costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
     steps * config.epochs,
+    [line for d in devices for line in d.warnings(space)],
   )
 
 
@@ -175,6 +180,8 @@ def carry_on(
     The exit code.
   """
   tables.show_problem(problem)
+  for line in problem.warnings:
+    print(f"warning: {line}", flush=True)
   state = training.train(problem, made, relaxation, folder, stop, carried)
   _decide(problem, relaxation, state, folder, stop)
   print("DONE", flush=True)
@@ -229,11 +236,16 @@ def _random_within(problem, count) -> list[spaces.Architecture]:
   drawn = spaces.random_choices(problem.space, rng, 20_000)
   good = np.ones(20_000, bool)
   for metric, bound in problem.limits:
-    good &= problem.costs[metric.name].of(drawn) <= bound
-  found = [
-    spaces.Architecture(problem.space, {n: r[i] for n, r in drawn.items()})
-    for i in np.flatnonzero(good)[:count]
-  ]
+    if metric.form == "sum":
+      good &= problem.costs[metric.name].of(drawn) <= bound
+  found = []
+  for i in np.flatnonzero(good)[:_TRIED]:
+    picked = {n: r[i] for n, r in drawn.items()}
+    picked = spaces.Architecture(problem.space, picked)
+    if all(m.exact(picked) <= bound for m, bound in problem.limits):
+      found.append(picked)
+    if len(found) == count:
+      break
   while len(found) < count:
     # Limits so tight that chance does not meet them: decide random weights.
     weights = {

@@ -254,6 +254,100 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
   return costs
 
 
+class LargestCosts(NamedTuple):
+  """A metric of the form "max": what each choice costs where it is the worst.
+
+  `tables` hold the value with all other choices at their smallest.
+  """
+
+  constant: float  # with every choice at its smallest
+  tables: dict[str, np.ndarray]  # f64[E, K]
+  base: dict[str, np.ndarray]  # i32[E]: the smallest choices
+  exact: Any  # Architecture -> float, or None: the largest entry is exact
+  space: Any
+
+  def of(self, choices: Choices) -> np.ndarray:
+    """Values f64[...] of choices i32[..., E]."""
+    if self.exact is None:
+      parts = [
+        table[np.arange(len(table)), np.asarray(choices[name])].max(-1)
+        for name, table in self.tables.items()
+      ]
+      return np.max(parts, axis=0)
+    rows = {n: np.asarray(r) for n, r in choices.items()}
+    shape = next(iter(rows.values())).shape[:-1]
+    found = np.zeros(shape)
+    for i in np.ndindex(shape):
+      picked = Architecture(self.space, {n: r[i] for n, r in rows.items()})
+      found[i] = self.exact(picked)
+    return found
+
+  def extremes(self, masks: Masks) -> tuple[float, float]:
+    """Smallest value, and the largest that one choice alone can cause."""
+    high = max(
+      float(np.where(np.asarray(masks[n]), t, -np.inf).max())
+      for n, t in self.tables.items()
+    )
+    return self.constant, high
+
+
+def largest_costs(space: Space, metric: Metric) -> LargestCosts:
+  """Reads off what each choice of a "max" metric costs at the least."""
+  masks = {n: np.asarray(m) for n, m in space.masks.items()}
+  base = {n: m.argmax(-1).astype(np.int32) for n, m in masks.items()}
+
+  def value(name, edge, k):
+    row = base[name].copy()
+    row[edge] = k
+    return float(metric.exact(Architecture(space, {**base, name: row})))
+
+  for name, mask in masks.items():
+    for edge in range(len(mask)):
+      choices = np.flatnonzero(mask[edge])
+      base[name][edge] = min(choices, key=lambda k: value(name, edge, k))  # noqa: B023
+  tables = {}
+  for name, mask in masks.items():
+    tables[name] = np.zeros(mask.shape)
+    for edge, k in zip(*np.nonzero(mask), strict=True):
+      tables[name][edge, k] = value(name, edge, k)
+  start = float(metric.exact(Architecture(space, base)))
+  exact = None if metric.tight else metric.exact
+  return LargestCosts(start, tables, base, exact, space)
+
+
+class OtherCosts(NamedTuple):
+  """A metric that is neither a sum nor a maximum of its choices."""
+
+  constant: float
+  tables: dict[str, np.ndarray]  # empty
+  exact: Any
+  space: Any
+
+  def of(self, choices: Choices) -> np.ndarray:
+    """Values f64[...] of choices i32[..., E]."""
+    return LargestCosts(0.0, {}, {}, self.exact, self.space).of(choices)
+
+  def extremes(self, masks: Masks) -> tuple[float, float]:
+    """Not known without trying all: NaN."""
+    del masks
+    return np.nan, np.nan
+
+
+def costs(
+  space: Space, metric: Metric
+) -> AdditiveCosts | LargestCosts | OtherCosts:
+  """A metric's costs by choice, as its form has them."""
+  if metric.form == "sum":
+    return additive_costs(space, metric)
+  if metric.form == "max":
+    return largest_costs(space, metric)
+  base = {
+    n: np.asarray(m).argmax(-1).astype(np.int32) for n, m in space.masks.items()
+  }
+  start = float(metric.exact(Architecture(space, base)))
+  return OtherCosts(start, {}, metric.exact, space)
+
+
 class _Programme(NamedTuple):
   """The decision as an integer programme over one variable a candidate."""
 
@@ -303,7 +397,8 @@ def decide(
   Args:
     space: the space.
     weights: f32[E, K] a group, as `Relaxation.expect` gives them.
-    limits: constraints, or pairs (metric, upper bound); additive metrics.
+    limits: constraints, or pairs (metric, upper bound); metrics of the forms
+      "sum" and "max".
 
   Returns:
     The architecture.
@@ -315,6 +410,15 @@ def decide(
     (item.metric, item.limit) if isinstance(item, Constraint) else item
     for item in limits
   ]
+  for metric, bound in pairs:
+    if metric.form == "other":
+      raise InputError(
+        f"--limit {metric.name}={bound:g}", "no limit can be put on this metric"
+      )
+  peaks = [
+    (m, float(b), largest_costs(space, m)) for m, b in pairs if m.form == "max"
+  ]
+  pairs = [(m, b) for m, b in pairs if m.form == "sum"]
   weights = {n: np.asarray(w, np.float64) for n, w in weights.items()}
   costs = [additive_costs(space, metric) for metric, _ in pairs]
   bounds = np.array([float(limit) for _, limit in pairs])
@@ -330,6 +434,7 @@ def decide(
     LinearConstraint(programme.rows, ones, ones),
     *_uncut(programme.cuts),
   ]
+  highest = _open(programme, peaks)
   table = _scaled(programme, costs, bounds)
   if pairs:
     room = np.array(
@@ -341,18 +446,65 @@ def decide(
       -score,
       constraints=constraints,
       integrality=np.ones(len(score)),
-      bounds=Bounds(0, 1),
+      bounds=Bounds(0, highest),
       options={"mip_rel_gap": 0.0},
     )
     if solved.x is None:
-      raise _infeasible(space, programme, pairs, costs, bounds, table)
+      raise _infeasible(
+        space, programme, pairs, costs, bounds, table, peaks, highest
+      )
     found = Architecture(space, programme.choices(space, solved.x))
-    if all(metric.exact(found) <= bound for metric, bound in pairs):
-      return found
-    # Over the limit by less than the solver's tolerance: rule it out alone.
     x = np.round(solved.x)
-    constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
+    conflict = _conflict(space, programme, peaks, found)
+    if conflict is not None:
+      constraints.append(
+        LinearConstraint(conflict[None], -np.inf, conflict.sum() - 1)
+      )
+    elif all(metric.exact(found) <= bound for metric, bound in pairs):
+      return found
+    else:
+      # Over the limit by less than the solver's tolerance: rule it out alone.
+      constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
   raise AssertionError("unreachable")
+
+
+def _open(programme, peaks):
+  """f64[slots]: 0 for candidates over a "max" limit whatever the others are."""
+  for metric, bound, costs in peaks:
+    if costs.constant > bound:
+      raise InputError(
+        f"--limit {metric.name}={bound:g}",
+        "no architecture of the space keeps it",
+        f"the smallest reachable value is {metric.name}={costs.constant:.6g}"
+        + (f" {metric.unit}" if metric.unit else ""),
+      )
+  return np.array(
+    [
+      float(all(c.tables[n][e, k] <= bound for _, bound, c in peaks))
+      for n, e, k in programme.slots
+    ]
+  )
+
+
+def _conflict(space, programme, peaks, found):
+  """f64[slots]: choices that break a "max" limit together; None if none do.
+
+  Choices go back to their smallest as long as the limit stays broken: what is
+  left breaks it whatever the others are.
+  """
+  for metric, bound, costs in peaks:
+    if metric.exact(found) <= bound:
+      continue
+    rows = {n: r.copy() for n, r in found.choices.items()}
+    guilty = []
+    for name, row in rows.items():
+      for edge in range(len(row)):
+        kept, row[edge] = row[edge], costs.base[name][edge]
+        if metric.exact(Architecture(space, rows)) <= bound:
+          row[edge] = kept
+          guilty.append((name, edge, int(kept)))
+    return np.array([float(slot in guilty) for slot in programme.slots])
+  return None
 
 
 def _uncut(cuts):
@@ -372,8 +524,11 @@ def _scaled(programme, costs, bounds):
   ).reshape(len(costs), len(programme.slots))
 
 
-def _infeasible(space, programme, pairs, costs, bounds, table):
+def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
   """The error that names the values nearest to the limits."""
+  if not pairs:
+    asked = " ".join(f"{m.name}={b:g}" for m, b, _ in peaks)
+    return InputError(f"--limit {asked}", "no architecture keeps them together")
   size = len(programme.slots)
   excess = np.zeros(size + 1)
   excess[-1] = 1.0
@@ -391,12 +546,14 @@ def _infeasible(space, programme, pairs, costs, bounds, table):
       LinearConstraint(limits, -np.inf, room),
     ],
     integrality=np.r_[np.ones(size), 0.0],
-    bounds=Bounds(np.r_[np.zeros(size), -np.inf], np.r_[np.ones(size), np.inf]),
+    bounds=Bounds(np.r_[np.zeros(size), -np.inf], np.r_[highest, np.inf]),
     options={"mip_rel_gap": 0.0},
   )
   asked = " ".join(
-    f"{m.name}={b:g}" for (m, _), b in zip(pairs, bounds, strict=True)
+    f"{m.name}={b:g}" for m, b in [*pairs, *((m, b) for m, b, _ in peaks)]
   )
+  if solved.x is None:
+    return InputError(f"--limit {asked}", "no architecture keeps them together")
   choices = programme.choices(space, solved.x)
   values = ", ".join(
     f"{m.name}={float(c.of(choices)):.6g}{' ' + m.unit if m.unit else ''}"

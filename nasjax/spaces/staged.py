@@ -29,6 +29,7 @@ class StagedSpace:
     skip_names: candidates that compute nothing, `none` and skips.
     remat: rematerialisation, see `supernet.apply`.
     cut_edges: sets of edges that, all `none`, leave the output without input.
+    allowed: bool[E, K] a group: what a device lets be chosen; None: everything.
   """
 
   name: str
@@ -37,6 +38,7 @@ class StagedSpace:
   skip_names: tuple[str, ...] = ("none", "skip_connect")
   remat: bool | None = None
   cut_edges: tuple[tuple[int, ...], ...] = ()
+  allowed: Mapping[str, np.ndarray] | None = None
 
   @property
   def groups(self) -> dict[str, Group]:
@@ -46,7 +48,9 @@ class StagedSpace:
 
   @property
   def masks(self) -> Masks:
-    """bool[E, K]: all candidates exist on all edges."""
+    """bool[E, K]: all candidates exist on all edges, but what is closed."""
+    if self.allowed is not None:
+      return dict(self.allowed)
     return {
       n: np.ones((g.edges, len(g.candidates)), bool)
       for n, g in self.groups.items()
