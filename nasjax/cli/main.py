@@ -52,7 +52,9 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   hw = commands.add_parser(
-    "hw", help="describe a device: latency tables", allow_abbrev=False
+    "hw",
+    help="describe a device: profiles and latency tables",
+    allow_abbrev=False,
   )
   tools = hw.add_subparsers(
     dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
@@ -63,6 +65,19 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
+  listed = tools.add_parser(
+    "list", help="the devices that nasjax comes with", allow_abbrev=False
+  )
+  shown = tools.add_parser(
+    "show", help="what is known of a device, with units", allow_abbrev=False
+  )
+  shown.add_argument(
+    "name", metavar="DEVICE", help="a name, TABLE.csv or PROFILE.toml"
+  )
+  for command in (listed, shown):
+    command.add_argument(
+      "--debug", action="store_true", help="show a traceback with an error"
+    )
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -162,6 +177,12 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import doctor
 
     return doctor.run()
+  if arguments.tool != "measure":
+    from nasjax.cli import devices
+
+    if arguments.tool == "list":
+      return devices.listed()
+    return devices.show(arguments.name)
   from nasjax.cli import hw
 
   return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))

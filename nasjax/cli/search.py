@@ -19,6 +19,7 @@ from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
+from nasjax.spaces.decision import decide
 from nasjax.types import Metric
 
 _STEPS = 1800  # of a search whose epochs are not given
@@ -37,7 +38,7 @@ class Problem(NamedTuple):
   augmentation: data.Augmentation
   space: Any
   metrics: Mapping[str, Metric]
-  costs: Mapping[str, spaces.AdditiveCosts]
+  costs: Mapping[str, spaces.Costs]
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]
   steps: int  # of the whole search
@@ -57,7 +58,7 @@ def prepare(config: SearchConfig) -> Problem:
   space = parts.on_devices(space, devices)
   metrics = parts.metrics(config, space, devices)
   limits = parts.limits(config, metrics)
-  spaces.decide(space, _uniform(space), limits)
+  decide(space, _uniform(space), limits)
   train, valid = data.split(dataset.train, seed=config.seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.spaces import network, supernet
+from nasjax.spaces.decision import decide
 from nasjax.spaces.plan import Plan, workloads
-from nasjax.spaces.space import Architecture, Limit, decide
+from nasjax.spaces.space import Architecture, Limit
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
 _MAX_SIZE = 4096  # of an image's sides and of channels
