@@ -98,6 +98,19 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
     raise InputError(f"{flag} {name}", str(error)) from None
 
 
+def _block(config: SearchConfig) -> str | None:
+  """The block asked for; `device` is the first device's substitute."""
+  if config.block != "device":
+    return config.block
+  if not config.device:
+    raise InputError("--block device", "no device is given", "add --device")
+  own = hardware.device(config.device[0]).profile
+  block = None if own is None else own.substitutes.get("inverted_residual")
+  if block is None:
+    raise InputError("--block device", f"{config.device[0]} prefers none")
+  return block
+
+
 def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
   """The space that a search over `dataset` is asked for."""
   return make_space(
@@ -108,6 +121,7 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
       nodes=config.nodes,
       links=config.links,
       activation=config.activation,
+      block=_block(config),
       image_shape=data.shape(dataset.train),
       num_classes=dataset.num_classes,
     ),
@@ -220,6 +234,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "nodes",
     "links",
     "activation",
+    "block",
     "device",
     "limit",
     "objective",

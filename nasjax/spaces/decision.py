@@ -204,7 +204,14 @@ def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
   """The error that names the values nearest to the limits."""
   if not pairs:
     asked = " ".join(f"{m.name}={b:g}" for m, b, _ in peaks)
-    return InputError(f"--limit {asked}", "no architecture keeps them together")
+    least = ", ".join(
+      f"{m.name}={c.constant:.6g} {m.unit}".strip() for m, _, c in peaks
+    )
+    return InputError(
+      f"--limit {asked}",
+      "no architecture of the space keeps it",
+      f"raise it; nothing is below {least}",
+    )
   size = len(programme.slots)
   excess = np.zeros(size + 1)
   excess[-1] = 1.0
