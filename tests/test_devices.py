@@ -78,7 +78,7 @@ def test_rules_warn_and_close_candidates():
   space = spaces.edge(activation="hswish", image_shape=(8, 8, 1))
   dsp = hardware.device("hexagon-hvx")
   lines = dsp.warnings(space)
-  assert any("no h-swish" in l and "closed" in line for line in lines)
+  assert any("no h-swish" in line and "closed" in line for line in lines)
   assert all("datasheet, unverified" in line for line in lines)
   names = space.groups["nodes"].candidates
   open_ = hardware.closed([dsp], space)["nodes"]
