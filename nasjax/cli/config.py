@@ -132,6 +132,12 @@ class SearchConfig:
     " PROFILE.toml; may be repeated; default:"
     " x86-server if a limit or objective needs one, or in the default run",
   )
+  from_run: str | None = option(
+    None,
+    "run folder whose supernet and architecture parameters this one starts from"
+    " (--from RUN): its options hold where no flag says otherwise, with a"
+    " quarter of its epochs and no warm-up",
+  )
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,13 @@ def _parser() -> configs.Parser:
     "--config", metavar="RUN.yaml", help="read these options; flags override"
   )
   configs.add_flags(search, configs.SearchConfig)
+  search.add_argument(
+    "--from",
+    dest="from_run",
+    metavar="RUN",
+    default=argparse.SUPPRESS,
+    help="start from another run, for a new device",
+  )
   search.add_argument(
     "--force", action="store_true", help="replace the run in --out"
   )
@@ -157,9 +165,11 @@ def _run(argv: Sequence[str]) -> int:
   if arguments.command == "search":
     from nasjax.cli import search
 
-    config = configs.from_flags(
-      configs.SearchConfig, vars(arguments), arguments.config
-    )
+    flags = vars(arguments)
+    if "from_run" in flags:
+      config = search.from_run(flags)
+    else:
+      config = configs.from_flags(configs.SearchConfig, flags, arguments.config)
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume

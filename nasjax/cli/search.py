@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -127,6 +129,63 @@ def build(problem: Problem) -> tuple[Any, Any]:
   return made, relaxation
 
 
+def from_run(flags: Mapping[str, Any]) -> SearchConfig:
+  """The configuration of a search that starts from another run.
+
+  Args:
+    flags: as given; `from_run` is the other run's folder.
+
+  Returns:
+    The other run's, but for what the flags say; a quarter of its epochs, no
+    warm-up and a folder of its own.
+
+  Raises:
+    InputError: no run folder, or a --config beside it.
+  """
+  if flags.get("config") is not None:
+    raise InputError("--from", "has a configuration already", "drop --config")
+  path = Path(flags["from_run"]) / run_folder.CONFIG
+  old = configs.from_flags(SearchConfig, {}, str(path))
+  # A limit or device of the old run says nothing of the new device.
+  changes = {"out": None, "from_run": str(flags["from_run"]), "warmup": 0.0}
+  if old.epochs is not None:
+    changes["epochs"] = max(1, old.epochs // 4)
+  if "device" in flags and "limit" not in flags:
+    changes["limit"] = ()
+  given = configs.from_flags(SearchConfig, flags)
+  names = {f.name for f in dataclasses.fields(SearchConfig)} & set(flags)
+  changes |= {n: getattr(given, n) for n in names}
+  return dataclasses.replace(old, **changes)
+
+
+def _started(problem: Problem, made) -> training.Carried:
+  """A search's start with another run's supernet and logits.
+
+  alpha_new = alpha_base + delta: the delta starts at 0, so the logits start at
+  the base's, with an optimiser of their own.
+  """
+  folder = Path(problem.config.from_run)
+  config = configs.from_flags(SearchConfig, {}, str(folder / run_folder.CONFIG))
+  before = prepare(config)
+  if before.space.arguments != problem.space.arguments:
+    raise InputError(f"--from {folder}", "is of another space or shape")
+  saved = checkpoint.newest(
+    folder / checkpoint.FOLDER, lambda text: print(text, flush=True)
+  )
+  if saved is None:
+    raise InputError(f"--from {folder}", "has no checkpoint")
+  where = f"{folder / checkpoint.FOLDER}/{saved.step}"
+  state = training.restore(saved, before, build(before)[0], where)
+  old = state.progress.state
+  key = jax.random.fold_in(jax.random.key(problem.config.seed), 0)
+  fresh = jax.jit(training.starting(problem, made))(key)
+  new = fresh.progress.state
+  shared = new.shared._replace(variables=old.shared.variables)
+  member = new.member._replace(logits=old.member.logits)
+  new = new._replace(shared=shared, member=member)
+  return fresh._replace(progress=fresh.progress._replace(state=new))
+
+
 def run(config: SearchConfig, *, force: bool = False) -> int:
   """Runs a search and writes its run folder.
 
@@ -183,6 +242,8 @@ def carry_on(
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
+  if carried is None and problem.config.from_run is not None:
+    carried = _started(problem, made)
   state = training.train(problem, made, relaxation, folder, stop, carried)
   _decide(problem, relaxation, state, folder, stop)
   print("DONE", flush=True)
