@@ -5,10 +5,10 @@ workloads) against the roofline, Spearman's rank correlation, three draws. The
 calibration fits peak, bandwidth and overhead to the table's rows that are NOT
 workloads of the space it is tested on (`outside`) or to all (`all`).
 
-    space              uncalibrated         all                  outside
-    edge 28x28x1       0.951 0.952 0.958    0.938 0.946 0.923    0.951 0.954 0.941
-    nasbench201 C=16   0.992 0.991 0.989    0.992 0.991 0.989    0.992 0.992 0.989
-    edge 8x8x1         0.874 0.844 0.842    0.883 0.768 0.708    0.711 0.715 0.726
+    space             uncalibrated       all                outside
+    edge 28x28x1      0.951 0.952 0.958  0.938 0.946 0.923  0.951 0.954 0.941
+    nasbench201 C=16  0.992 0.991 0.989  0.992 0.991 0.989  0.992 0.992 0.989
+    edge 8x8x1        0.874 0.844 0.842  0.883 0.768 0.708  0.711 0.715 0.726
 
 On 8x8 images an operation takes about a microsecond and what a call costs,
 which differs by kind, decides the order: the model does not have that.

@@ -287,3 +287,20 @@ def test_limits_that_cannot_be_are_refused(words, said, npz, tmp_path, capsys):
   assert main([*base, *words, "--out", str(out)]) == 2
   assert said in capsys.readouterr().err
   assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another(npz, tmp_path, capsys):
+  base, out = str(tmp_path / "base"), tmp_path / "new"
+  words = ["search", "--space", "nasbench201", "--data", npz, "--cells", "1"]
+  words += ["--channels", "4", "--epochs", "4", "--batch-size", "8"]
+  assert main([*words, "--device", "raspberry-pi-4", "--out", base]) == 0
+  again = ["search", "--from", base, "--device", "stm32f746", "--out", str(out)]
+  assert main([*again, "--limit", "latency_ms=1.0"]) == 0, capsys.readouterr()
+  genotype = json.loads((out / "genotype.json").read_text())
+  assert genotype["metrics"]["latency_ms"]["value"] <= 1.0
+  text = (out / "config.yaml").read_text()
+  assert f"from_run: {base}" in text and "epochs: 1" in text
+  capsys.readouterr()
+  assert main([*again, "--config", "x.yaml"]) == 2
+  assert "drop --config" in capsys.readouterr().err
