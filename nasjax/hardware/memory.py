@@ -104,7 +104,8 @@ class _Machine:
     elementwise = op.kind in _ELEMENTWISE
     if elementwise or (op.kind == "depthwise" and op.kind in self._in_place):
       if any(self.sizes[n] >= op.output_bytes for n in freed):
-        aside = 0.0 if elementwise else op.channel_bytes
+        # Never more than a place of its own: else more freed could cost more.
+        aside = 0.0 if elementwise else min(op.channel_bytes, op.output_bytes)
         return live + aside + op.workspace_bytes, after
     return live + op.output_bytes + op.workspace_bytes, after
 
