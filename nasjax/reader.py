@@ -1,4 +1,4 @@
-"""The one strict reader of users' text: files, tables, JSON, YAML, parts.
+"""The one strict reader of users' text: files, tables, JSON, YAML, TOML, parts.
 
 Every reader here takes only regular files of a stated size, says the line at
 fault, and lets no number through that is not finite.
@@ -13,6 +13,7 @@ import json
 import math
 import re
 import stat
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -369,6 +370,34 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
     if isinstance(error, InputError):
       raise
     raise InputError(str(path), one_problem(error)) from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+  """Reads TOML: finite numbers, text without control characters.
+
+  Raises:
+    InputError: bad syntax (with its line), a key twice, a number that is not
+      finite.
+  """
+  check_file(path, _MAX_YAML_BYTES)
+  try:
+    value = tomllib.loads(read_text(path))
+  except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(str(path), one_problem(error)) from None
+  _check_words(value, str(path))
+  _check_finite(value, str(path))
+  return value
+
+
+def _check_finite(value, where):
+  if isinstance(value, (int, float)):
+    number(float(value) if isinstance(value, bool) else value, where)
+  for item in value if isinstance(value, list) else ():
+    _check_finite(item, where)
+  for key, item in value.items() if isinstance(value, dict) else ():
+    _check_finite(item, f"{where} {key[:40]}")
 
 
 def one_problem(error: BaseException) -> str:

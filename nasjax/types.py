@@ -96,6 +96,9 @@ class Metric(NamedTuple):
   exact: Callable[[Any], float]
   tight: bool = True
   source: str = ""  # where its numbers come from, shown beside them
+  # How choices make it: "sum" of one number each, "max": replacing a choice by
+  # the smallest never raises it, or "other": no limit can be put on it.
+  form: str = "sum"
 
 
 class Objective(NamedTuple):

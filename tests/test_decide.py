@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nasjax import constraints, spaces
 from nasjax.errors import InputError
-from nasjax.spaces import space as space_module
+from nasjax.spaces.decision import SMALLEST_WEIGHT
 from nasjax.types import Group, Metric
 
 
@@ -79,9 +79,7 @@ def test_decide_equals_brute_force(seed, share, integers, count):
 
   def score(architecture):
     return sum(
-      np.log(
-        np.maximum(weights[n][np.arange(2), c], space_module.SMALLEST_WEIGHT)
-      ).sum()
+      np.log(np.maximum(weights[n][np.arange(2), c], SMALLEST_WEIGHT)).sum()
       for n, c in architecture.choices.items()
     )
 

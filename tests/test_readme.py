@@ -34,7 +34,7 @@ def test_commands_name_only_known_flags():
       for f in kind.__dataclass_fields__
     }
     | {"--help", "--config", "--force", "--no-compilation-cache"}
-    | {"--allow-changed"}
+    | {"--allow-changed", "--from"}
   )
   said = set(re.findall(r"--[a-z][a-z-]+", TEXT))
   assert said <= known, said - known

@@ -80,7 +80,8 @@ class SearchConfig:
   objective: tuple[str, ...] = option(
     ("cross_entropy",),
     "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
-    " energy_mj, params, macs, flops (metrics count over their median)",
+    " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
+    " bytes (metrics count over their median)",
   )
   weighting: str = option("constant", "how objectives share a step: constant")
   penalty: str = option("quadratic", "how a limit pushes back: quadratic")
@@ -113,6 +114,12 @@ class SearchConfig:
     None, "edge: residual (default), dense, linear_bottleneck"
   )
   activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
+  block: str | None = option(
+    None,
+    "edge: inverted_residual (default), separable_expansion_3,"
+    " group_conv_3x3_groups_4, fused_inverted_residual_3, or device: what the"
+    " first device prefers",
+  )
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6
   )
@@ -121,13 +128,21 @@ class SearchConfig:
   )
   device: tuple[str, ...] = option(
     (),
-    "what it must run on: x86-server or TABLE.csv; may be repeated; default:"
+    "what it must run on: a name of `nasjax hw list`, TABLE.csv or"
+    " PROFILE.toml; may be repeated; default:"
     " x86-server if a limit or objective needs one, or in the default run",
+  )
+  from_run: str | None = option(
+    None,
+    "run folder whose supernet and architecture parameters this one starts from"
+    " (--from RUN): its options hold where no flag says otherwise, with a"
+    " quarter of its epochs and no warm-up",
   )
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
-    " flops; with several devices DEVICE:METRIC=VALUE; may be repeated",
+    " flops, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
+    " several devices DEVICE:METRIC=VALUE; may be repeated",
   )
   operation_dropout: float = option(
     0.0,

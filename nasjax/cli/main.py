@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,13 @@ def _parser() -> configs.Parser:
   )
   configs.add_flags(search, configs.SearchConfig)
   search.add_argument(
+    "--from",
+    dest="from_run",
+    metavar="RUN",
+    default=argparse.SUPPRESS,
+    help="start from another run, for a new device",
+  )
+  search.add_argument(
     "--force", action="store_true", help="replace the run in --out"
   )
   show = commands.add_parser(
@@ -52,7 +60,9 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   hw = commands.add_parser(
-    "hw", help="describe a device: latency tables", allow_abbrev=False
+    "hw",
+    help="describe a device: profiles and latency tables",
+    allow_abbrev=False,
   )
   tools = hw.add_subparsers(
     dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
@@ -63,6 +73,19 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
+  listed = tools.add_parser(
+    "list", help="the devices that nasjax comes with", allow_abbrev=False
+  )
+  shown = tools.add_parser(
+    "show", help="what is known of a device, with units", allow_abbrev=False
+  )
+  shown.add_argument(
+    "name", metavar="DEVICE", help="a name, TABLE.csv or PROFILE.toml"
+  )
+  for command in (listed, shown):
+    command.add_argument(
+      "--debug", action="store_true", help="show a traceback with an error"
+    )
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -142,9 +165,11 @@ def _run(argv: Sequence[str]) -> int:
   if arguments.command == "search":
     from nasjax.cli import search
 
-    config = configs.from_flags(
-      configs.SearchConfig, vars(arguments), arguments.config
-    )
+    flags = vars(arguments)
+    if "from_run" in flags:
+      config = search.from_run(flags)
+    else:
+      config = configs.from_flags(configs.SearchConfig, flags, arguments.config)
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume
@@ -162,6 +187,12 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import doctor
 
     return doctor.run()
+  if arguments.tool != "measure":
+    from nasjax.cli import devices
+
+    if arguments.tool == "list":
+      return devices.listed()
+    return devices.show(arguments.name)
   from nasjax.cli import hw
 
   return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import optax
 
 from nasjax import (
@@ -31,7 +32,15 @@ COUNTED = {
   "macs": hardware.macs,
   "flops": hardware.flops,
 }
-MEASURED = ("latency_ms", "energy_mj")
+MEASURED = tuple(hardware.METRICS)
+# Of a device without a table; others where a limit or objective names them.
+_SHOWN = (
+  "latency_ms",
+  "energy_mj",
+  "peak_sram_bytes",
+  "flash_bytes",
+  "working_set_bytes",
+)
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
 DEFAULT_LIMIT = "latency_ms=0.03"
@@ -89,6 +98,19 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
     raise InputError(f"{flag} {name}", str(error)) from None
 
 
+def _block(config: SearchConfig) -> str | None:
+  """The block asked for; `device` is the first device's substitute."""
+  if config.block != "device":
+    return config.block
+  if not config.device:
+    raise InputError("--block device", "no device is given", "add --device")
+  own = hardware.device(config.device[0]).profile
+  block = None if own is None else own.substitutes.get("inverted_residual")
+  if block is None:
+    raise InputError("--block device", f"{config.device[0]} prefers none")
+  return block
+
+
 def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
   """The space that a search over `dataset` is asked for."""
   return make_space(
@@ -99,6 +121,7 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
       nodes=config.nodes,
       links=config.links,
       activation=config.activation,
+      block=_block(config),
       image_shape=data.shape(dataset.train),
       num_classes=dataset.num_classes,
     ),
@@ -211,6 +234,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "nodes",
     "links",
     "activation",
+    "block",
     "device",
     "limit",
     "objective",
@@ -220,35 +244,69 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
-  named = [split_assignment(t, "")[0] for t in config.limit + config.objective]
+  texts = config.limit + config.objective
+  named = [_plain(split_assignment(t, "")[0]) for t in texts]
   if not config.device and any(n in MEASURED for n in named):
     return dataclasses.replace(config, device=(DEFAULT_DEVICE,))
   return config
 
 
-def metrics(config: SearchConfig, space: Any) -> dict[str, Metric]:
-  """Every metric that the devices allow, by name.
-
-  With several devices a measured metric is called METRIC__DEVICE.
-  """
-  found = {name: make(space) for name, make in COUNTED.items()}
-  devices = [hardware.device(name) for name in config.device]
-  names = [d.name for d in devices]
+def devices(config: SearchConfig) -> list[hardware.Device]:
+  """The devices asked for; raises InputError if one is given twice."""
+  found = [hardware.device(name) for name in config.device]
+  names = [d.name for d in found]
   for name in names:
     if names.count(name) > 1:
       raise InputError("--device", f"{name!r} is given twice")
+  return found
+
+
+def on_devices(space: Any, devices: Sequence[hardware.Device]) -> Any:
+  """The space without the candidates that the devices' rules close."""
+  allowed = hardware.closed(list(devices), space)
+  if all(np.array_equal(allowed[n], m) for n, m in space.masks.items()):
+    return space
+  if not hasattr(space, "allowed"):
+    raise InputError("--device", f"the space {space.name} cannot close choices")
+  return dataclasses.replace(space, allowed=allowed)
+
+
+def _plain(name: str) -> str:
+  """A metric's own name, without its device, in bytes."""
+  name = name.partition("__")[0].rpartition(":")[2]
+  if name.endswith("_kib"):
+    name = name.removesuffix("_kib") + "_bytes"
+  return name
+
+
+def metrics(
+  config: SearchConfig, space: Any, devices: Sequence[hardware.Device]
+) -> dict[str, Metric]:
+  """Every metric that the devices allow, by name.
+
+  With several devices a device's metric is called METRIC__DEVICE.
+  """
+  found = {name: make(space) for name, make in COUNTED.items()}
+  asked = {
+    _plain(split_assignment(t, "")[0]) for t in config.limit + config.objective
+  }
   for device in devices:
-    for column in device.table.costs:
-      make = device.latency if column == "latency_ms" else device.energy
-      metric = make(space)
+    shown = _SHOWN if device.table is None else device.table.costs
+    for name in device.metrics:
+      if name not in shown and name not in asked:
+        continue
+      metric = device.metric(space, name)
       if len(devices) > 1:
-        metric = metric._replace(name=f"{column}__{device.name}")
+        metric = metric._replace(name=f"{name}__{device.name}")
       found[metric.name] = metric
   return found
 
 
 def _find(name: str, known: Mapping[str, Metric], flag: str) -> Metric:
   device, colon, metric = name.partition(":")
+  if "_kib" in name:
+    metric = _plain(name)
+    name = f"{device}:{metric}" if colon else metric
   asked = f"{metric}__{device}" if colon else name
   if colon and asked not in known and metric in known:
     asked = metric if known[metric].device == device else asked
@@ -276,6 +334,8 @@ def limits(
     bound = number(value, flag, high=1e30)
     if bound <= 0:
       raise InputError(flag, f"{value} must be above 0")
+    if name.endswith("_kib"):
+      bound *= 1024
     if metric.name in [m.name for m, _ in found]:
       raise InputError(flag, "is given twice")
     found.append((metric, bound))

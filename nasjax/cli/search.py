@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -19,11 +21,13 @@ from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
+from nasjax.spaces.decision import decide
 from nasjax.types import Metric
 
 _STEPS = 1800  # of a search whose epochs are not given
 _RANDOM = 1000  # architectures behind the table of metrics
 _BASELINES = 10
+_TRIED = 2000  # random architectures within the sums, for the other limits
 
 
 class Problem(NamedTuple):
@@ -36,10 +40,11 @@ class Problem(NamedTuple):
   augmentation: data.Augmentation
   space: Any
   metrics: Mapping[str, Metric]
-  costs: Mapping[str, spaces.AdditiveCosts]
+  costs: Mapping[str, spaces.Costs]
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]
   steps: int  # of the whole search
+  warnings: Sequence[str] = ()  # rules of the devices that candidates break
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -51,9 +56,11 @@ def prepare(config: SearchConfig) -> Problem:
     max_bytes=config.max_dataset_bytes,
   )
   space = parts.search_space(config, dataset)
-  metrics = parts.metrics(config, space)
+  devices = parts.devices(config)
+  space = parts.on_devices(space, devices)
+  metrics = parts.metrics(config, space, devices)
   limits = parts.limits(config, metrics)
-  spaces.decide(space, _uniform(space), limits)
+  decide(space, _uniform(space), limits)
   train, valid = data.split(dataset.train, seed=config.seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:
@@ -78,10 +85,11 @@ def prepare(config: SearchConfig) -> Problem:
     parts.augmentation(config, dataset),
     space,
     metrics,
-    {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
+    {n: spaces.costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
     steps * config.epochs,
+    [line for d in devices for line in d.warnings(space)],
   )
 
 
@@ -119,6 +127,63 @@ def build(problem: Problem) -> tuple[Any, Any]:
     activations=config.activations,
   )
   return made, relaxation
+
+
+def from_run(flags: Mapping[str, Any]) -> SearchConfig:
+  """The configuration of a search that starts from another run.
+
+  Args:
+    flags: as given; `from_run` is the other run's folder.
+
+  Returns:
+    The other run's, but for what the flags say; a quarter of its epochs, no
+    warm-up and a folder of its own.
+
+  Raises:
+    InputError: no run folder, or a --config beside it.
+  """
+  if flags.get("config") is not None:
+    raise InputError("--from", "has a configuration already", "drop --config")
+  path = Path(flags["from_run"]) / run_folder.CONFIG
+  old = configs.from_flags(SearchConfig, {}, str(path))
+  # A limit or device of the old run says nothing of the new device.
+  changes = {"out": None, "from_run": str(flags["from_run"]), "warmup": 0.0}
+  if old.epochs is not None:
+    changes["epochs"] = max(1, old.epochs // 4)
+  if "device" in flags and "limit" not in flags:
+    changes["limit"] = ()
+  given = configs.from_flags(SearchConfig, flags)
+  names = {f.name for f in dataclasses.fields(SearchConfig)} & set(flags)
+  changes |= {n: getattr(given, n) for n in names}
+  return dataclasses.replace(old, **changes)
+
+
+def _started(problem: Problem, made) -> training.Carried:
+  """A search's start with another run's supernet and logits.
+
+  alpha_new = alpha_base + delta: the delta starts at 0, so the logits start at
+  the base's, with an optimiser of their own.
+  """
+  folder = Path(problem.config.from_run)
+  config = configs.from_flags(SearchConfig, {}, str(folder / run_folder.CONFIG))
+  before = prepare(config)
+  if before.space.arguments != problem.space.arguments:
+    raise InputError(f"--from {folder}", "is of another space or shape")
+  saved = checkpoint.newest(
+    folder / checkpoint.FOLDER, lambda text: print(text, flush=True)
+  )
+  if saved is None:
+    raise InputError(f"--from {folder}", "has no checkpoint")
+  where = f"{folder / checkpoint.FOLDER}/{saved.step}"
+  state = training.restore(saved, before, build(before)[0], where)
+  old = state.progress.state
+  key = jax.random.fold_in(jax.random.key(problem.config.seed), 0)
+  fresh = jax.jit(training.starting(problem, made))(key)
+  new = fresh.progress.state
+  shared = new.shared._replace(variables=old.shared.variables)
+  member = new.member._replace(logits=old.member.logits)
+  new = new._replace(shared=shared, member=member)
+  return fresh._replace(progress=fresh.progress._replace(state=new))
 
 
 def run(config: SearchConfig, *, force: bool = False) -> int:
@@ -175,6 +240,10 @@ def carry_on(
     The exit code.
   """
   tables.show_problem(problem)
+  for line in problem.warnings:
+    print(f"warning: {line}", flush=True)
+  if carried is None and problem.config.from_run is not None:
+    carried = _started(problem, made)
   state = training.train(problem, made, relaxation, folder, stop, carried)
   _decide(problem, relaxation, state, folder, stop)
   print("DONE", flush=True)
@@ -229,11 +298,16 @@ def _random_within(problem, count) -> list[spaces.Architecture]:
   drawn = spaces.random_choices(problem.space, rng, 20_000)
   good = np.ones(20_000, bool)
   for metric, bound in problem.limits:
-    good &= problem.costs[metric.name].of(drawn) <= bound
-  found = [
-    spaces.Architecture(problem.space, {n: r[i] for n, r in drawn.items()})
-    for i in np.flatnonzero(good)[:count]
-  ]
+    if metric.form == "sum":
+      good &= problem.costs[metric.name].of(drawn) <= bound
+  found = []
+  for i in np.flatnonzero(good)[:_TRIED]:
+    picked = {n: r[i] for n, r in drawn.items()}
+    picked = spaces.Architecture(problem.space, picked)
+    if all(m.exact(picked) <= bound for m, bound in problem.limits):
+      found.append(picked)
+    if len(found) == count:
+      break
   while len(found) < count:
     # Limits so tight that chance does not meet them: decide random weights.
     weights = {

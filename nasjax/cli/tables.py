@@ -20,6 +20,8 @@ _COUNTS = ("params", "macs", "flops")
 
 
 def _number(value: float) -> str:
+  if np.isnan(value):
+    return "?"
   return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
@@ -44,6 +46,8 @@ def show_problem(problem) -> None:
     unit = problem.metrics[name].unit
     low, high = costs.extremes(problem.space.masks)
     values = costs.of(problem.random)
+    if problem.metrics[name].form != "sum":  # its extremes need every network
+      low, high = float(values.min()), float(values.max())
     bound = limits.get(name)
     table.add_row(
       name + (f" ({unit})" if unit else ""),
@@ -54,10 +58,16 @@ def show_problem(problem) -> None:
       "" if bound is None else f"{np.mean(values <= bound):.1%}",
     )
   console.print(table)
-  for source in dict.fromkeys(
-    m.source for m in problem.metrics.values() if m.device
-  ):
-    console.print(f"costs: {escape(source)}", highlight=False)
+  _show_sources(problem, console)
+
+
+def _show_sources(problem, console) -> None:
+  """Where the numbers come from: one line a source."""
+  found: dict[str, list[str]] = {}
+  for name, metric in problem.metrics.items():
+    found.setdefault(metric.source, []).append(name)
+  for source, names in found.items():
+    console.print(f"{', '.join(names)}: {escape(source)}", highlight=False)
 
 
 class Progress:
@@ -160,6 +170,7 @@ def show_decision(
       table.add_row(f"{label}, limit", *[_number(limits[name])] * 2)
   table.add_row("validation accuracy", f"{own:.4f}", f"{best_accuracy:.4f}")
   console.print(table)
+  _show_sources(problem, console)
   console.print(
     "accuracies at the supernet's weights, on validation images",
     highlight=False,

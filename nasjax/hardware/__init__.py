@@ -1,6 +1,12 @@
 """What a network costs: workloads, tables, devices."""
 
-from nasjax.hardware.device import Device, device, device_names
+from nasjax.hardware.device import (
+  METRICS,
+  Device,
+  closed,
+  device,
+  device_names,
+)
 from nasjax.hardware.workload import (
   SpaceWorkloads,
   Workload,
@@ -11,10 +17,12 @@ from nasjax.hardware.workload import (
 )
 
 __all__ = [
+  "METRICS",
   "Device",
   "SpaceWorkloads",
   "Workload",
   "additive_metric",
+  "closed",
   "device",
   "device_names",
   "flops",

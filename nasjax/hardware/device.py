@@ -1,25 +1,76 @@
-"""Devices: named cost models with units."""
+"""Devices: named cost models with units.
+
+A device has a table of measurements, a profile from its datasheet, or both. A
+table's column takes the place of the model: measured costs where they exist,
+the roofline and the energy model elsewhere. Every metric says which in its
+`source`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import energy as energies
+from nasjax.hardware import memory, profile, roofline
 from nasjax.hardware import table as tables
-from nasjax.hardware.workload import additive_metric
+from nasjax.hardware.profile import Profile, Rule
+from nasjax.hardware.workload import (
+  Workload,
+  additive_metric,
+  largest_metric,
+)
 from nasjax.types import Metric
 
 __all__ = ["Device", "device", "device_names"]
 
 _FOLDER = Path(__file__).parent / "devices"
+# The metrics of a device: name -> unit.
+METRICS = {
+  "latency_ms": "ms",
+  "energy_mj": "mJ",
+  "peak_sram_bytes": "B",
+  "flash_bytes": "B",
+  "working_set_bytes": "B",
+  "edp_mj_ms": "mJ ms",
+  "cost": "",
+}
 
 
 class Device(NamedTuple):
   """A device that costs are known of."""
 
   name: str
-  table: tables.Table
+  table: tables.Table | None = None
+  profile: Profile | None = None
+
+  @property
+  def metrics(self) -> tuple[str, ...]:
+    """The metrics that it knows, by name."""
+    columns = () if self.table is None else self.table.costs
+    return tuple(m for m in METRICS if self.profile or m in columns)
+
+  def metric(self, space: Any, name: str) -> Metric:
+    """The metric of that name, one of `METRICS`.
+
+    Raises:
+      InputError: the device does not know it, or lacks a workload of the space.
+    """
+    make = {
+      "latency_ms": self.latency,
+      "energy_mj": self.energy,
+      "peak_sram_bytes": self.peak_sram,
+      "flash_bytes": self.flash,
+      "working_set_bytes": self.working_set,
+      "edp_mj_ms": self.edp,
+      "cost": self.cost,
+    }
+    return make[name](space)
 
   def latency(self, space: Any) -> Metric:
     """Latency in ms of one image through a space's networks.
@@ -27,7 +78,7 @@ class Device(NamedTuple):
     Raises:
       InputError: the table lacks a workload of the space, or latencies.
     """
-    return self._metric(space, "latency_ms")
+    return self._sum(space, "latency_ms", roofline.latency_ms, "roofline")
 
   def energy(self, space: Any) -> Metric:
     """Energy in mJ of one image through a space's networks.
@@ -35,15 +86,180 @@ class Device(NamedTuple):
     Raises:
       InputError: the table lacks a workload of the space, or energies.
     """
-    return self._metric(space, "energy_mj")
+    return self._sum(space, "energy_mj", energies.energy_mj, "energy model")
 
-  def _metric(self, space, column):
-    if column not in self.table.costs:
+  def cost(self, space: Any) -> Metric:
+    """FLOPs, bytes and latency, weighted by the profile; no unit.
+
+    Raises:
+      InputError: the device has no profile.
+    """
+    return self._sum(space, "cost", roofline.cost, "roofline")
+
+  def flash(self, space: Any) -> Metric:
+    """Bytes of all weights in the device's bits.
+
+    Raises:
+      InputError: the device has no profile.
+    """
+    return self._sum(space, "flash_bytes", memory.flash_bytes, "counted")
+
+  def working_set(self, space: Any) -> Metric:
+    """Bytes that the largest operation touches: below a cache's, it fits.
+
+    Raises:
+      InputError: the device has no profile.
+    """
+    own = self._profile("working_set_bytes")
+
+    def size(work: Workload) -> float:
+      return roofline.working_set_bytes(work, roofline.bits_of(work, own))
+
+    works = space.workloads()
+    floor = max((size(w) for w in works.fixed), default=0.0)
+    found = {
+      group: np.array(
+        [
+          [max((size(w) for w in cell), default=0.0) for cell in row]
+          for row in edges
+        ]
+      )
+      for group, edges in works.groups.items()
+    }
+    return largest_metric(
+      "working_set_bytes",
+      "B",
+      floor,
+      found,
+      device=self.name,
+      source=f"counted, {own.bits} bits of {self.name} ({own.source})",
+    )
+
+  def peak_sram(self, space: Any) -> Metric:
+    """Peak activation memory in bytes under the best order, see `memory`.
+
+    Raises:
+      InputError: the device has no profile, or the space no plan.
+    """
+    own = self._profile("peak_sram_bytes")
+    return memory.peak_metric(
+      space,
+      own.bits,
+      device=self.name,
+      source=f"counted, best order, {own.bits} bits of {self.name}"
+      f" ({own.source})",
+    )
+
+  def edp(self, space: Any) -> Metric:
+    """Energy-delay product in mJ ms; an objective, no limit.
+
+    Raises:
+      InputError: the device lacks latencies or energies.
+    """
+    latency, energy = self.latency(space), self.energy(space)
+    return Metric(
+      "edp_mj_ms",
+      "mJ ms",
+      self.name,
+      lambda weights: energy.expected(weights) * latency.expected(weights),
+      lambda found: energy.exact(found) * latency.exact(found),
+      True,
+      f"energy ({energy.source}) x latency ({latency.source})",
+      "other",
+    )
+
+  def dvfs(
+    self, space: Any, deadline_ms: float
+  ) -> tuple[Metric, Callable[[Any], energies.Dvfs]]:
+    """Energy-delay product at each network's own best frequency.
+
+    Args:
+      space: the space.
+      deadline_ms: the longest time of one image.
+
+    Returns:
+      (metric `edp_mj_ms` in mJ ms, function from weights to the optimum).
+
+    Raises:
+      InputError: the device has no profile.
+    """
+    own = self._profile("edp_mj_ms")
+    works = space.workloads()
+    distinct = works.distinct()
+    place = {w: i for i, w in enumerate(distinct)}
+
+    def counted(items):
+      row = np.zeros(len(distinct), np.float32)
+      for work in items:
+        row[place[work.key]] += 1
+      return row
+
+    fixed = counted(works.fixed)
+    counts = {
+      group: np.array([[counted(cell) for cell in row] for row in edges])
+      for group, edges in works.groups.items()
+    }
+    demand = energies.demand(distinct, own)
+
+    def best(weights):
+      total = jnp.asarray(fixed)
+      for group, table in counts.items():
+        total += jnp.einsum("ek,ekn->n", jnp.asarray(weights[group]), table)
+      return energies.best_frequency(demand, total, own, 1e-3 * deadline_ms)
+
+    metric = Metric(
+      "edp_mj_ms",
+      "mJ ms",
+      self.name,
+      lambda weights: 1e6 * best(weights).edp_js,
+      lambda found: float(1e6 * best(found.one_hot()).edp_js),
+      True,
+      f"roofline and energy model of {self.name} ({own.source})",
+      "other",
+    )
+    return metric, best
+
+  def warnings(self, space: Any) -> list[str]:
+    """One line for each rule of the profile that candidates break."""
+    if self.profile is None:
+      return []
+    return [
+      f"{self.name}: {rule.name}: {', '.join(names)}"
+      + (" closed" if rule.closes else f" x{rule.slowdown:g} time")
+      + f" ({self.profile.source})"
+      for rule in self.profile.rules
+      if (names := _broken_by(rule, space))
+    ]
+
+  def _profile(self, what: str) -> Profile:
+    if self.profile is None:
+      raise InputError(
+        f"device {self.name}",
+        f"{what} needs a profile and it has only a table",
+        "name a device of `nasjax hw list` or a PROFILE.toml",
+      )
+    return self.profile
+
+  def _sum(self, space, column, model, called) -> Metric:
+    if self.table is not None and column in self.table.costs:
+      return self._measured(space, column)
+    if self.profile is None and self.table is not None:
       raise InputError(
         self.table.source,
         f"has no column {column}",
         f"it has {', '.join(self.table.costs)}",
       )
+    own = self._profile(column)
+    return additive_metric(
+      column,
+      METRICS[column],
+      space.workloads(),
+      lambda work: model(work, own),
+      device=self.name,
+      source=f"{called} of {self.name} ({own.source})",
+    )
+
+  def _measured(self, space, column) -> Metric:
     header = self.table.header
     made = " ".join(header[k] for k in ("runtime", "date") if k in header)
     return additive_metric(
@@ -52,36 +268,96 @@ class Device(NamedTuple):
       space.workloads(),
       lambda work: self.table.cost(work, column),
       device=self.name,
-      source=f"table of {self.name}" + (f" ({made})" if made else ""),
+      source=f"measured, table of {self.name}" + (f" ({made})" if made else ""),
     )
+
+
+def _broken_by(rule: Rule, space: Any) -> list[str]:
+  """Candidates with a workload that a rule speaks of."""
+  works = space.workloads()
+  found: dict[str, None] = {}
+  for group, edges in works.groups.items():
+    names = space.groups[group].candidates
+    for row in edges:
+      for name, cell in zip(names, row, strict=True):
+        if any(roofline.matches(rule, w) for w in cell):
+          found[name] = None
+  return list(found)
+
+
+def closed(devices: list[Device], space: Any) -> Mapping[str, np.ndarray]:
+  """Masks of a space without the candidates that devices' rules close.
+
+  Args:
+    devices: all of which the network must run on.
+    space: the space.
+
+  Returns:
+    bool[E, K] a group.
+
+  Raises:
+    InputError: no candidate of a choice is left.
+  """
+  rules = [
+    (d, rule)
+    for d in devices
+    if d.profile is not None
+    for rule in d.profile.rules
+    if rule.closes
+  ]
+  works, masks = space.workloads(), {}
+  for group, mask in space.masks.items():
+    left = np.array(mask)
+    for e, row in enumerate(works.groups[group]):
+      for k, cell in enumerate(row):
+        for _, rule in rules:
+          left[e, k] &= not any(roofline.matches(rule, w) for w in cell)
+      if not left[e].any():
+        raise InputError(
+          "--device",
+          f"rules leave no candidate for choice {e} of {group}:"
+          f" {', '.join(f'{d.name}: {r.name}' for d, r in rules)}",
+        )
+    masks[group] = left
+  return masks
 
 
 def device_names() -> list[str]:
   """The devices that nasjax comes with."""
-  return sorted(p.stem for p in _FOLDER.glob("*.csv"))
+  found = [*_FOLDER.glob("*.csv"), *_FOLDER.glob("*.toml")]
+  return sorted({p.stem for p in found})
 
 
 def device(name: str) -> Device:
-  """A device by name, or from a table's file.
+  """A device by name, or from a table's or profile's file.
 
   Args:
-    name: one of `device_names()`, or the path of a table (it ends in .csv).
+    name: one of `device_names()`, or the path of a table (it ends in .csv) or
+      of a profile (in .toml).
 
   Returns:
-    The device; one from a file is called by its header's `device`, or else by
-    the file's name.
+    The device; one from a table is called by its header's `device`, or else by
+    the file's name, as one from a profile is.
 
   Raises:
-    InputError: no such device or file, or a table that is wrong.
+    InputError: no such device or file, or a table or profile that is wrong.
   """
+  if name.endswith(".toml"):
+    own = profile.read(name)
+    return Device(tables.check_device_name(own.name, name), None, own)
   if name.endswith(".csv") or "/" in name:
     table = tables.read(name)
-    own = table.header.get("device", Path(name).stem)
-    return Device(tables.check_device_name(own, name), table)
+    called = table.header.get("device", Path(name).stem)
+    return Device(tables.check_device_name(called, name), table)
   if name not in device_names():
     raise InputError(
       f"--device {name}",
       "no such device; " + nearest(name, device_names()),
-      "or give a table's path, TABLE.csv",
+      "or give a table's path, TABLE.csv, or a profile's, PROFILE.toml",
     )
-  return Device(name, tables.read(_FOLDER / f"{name}.csv"))
+  rows, sheet = _FOLDER / f"{name}.csv", _FOLDER / f"{name}.toml"
+  return Device(
+    name,
+    tables.read(rows) if rows.exists() else None,
+    profile.read(sheet) if sheet.exists() else None,
+  )

@@ -8,7 +8,7 @@ workloads of a space are the bridge between networks and hardware models.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -192,6 +192,64 @@ def additive_metric(
     )
 
   return Metric(name, unit, device, expected, exact, True, source)
+
+
+def largest_metric(
+  name: str,
+  unit: str,
+  floor: float,
+  tables: Mapping[str, np.ndarray],
+  *,
+  exact: Callable[[Any], float] | None = None,
+  device: str | None = None,
+  source: str = "",
+) -> Metric:
+  """A metric that is the largest of its parts: one table entry a choice.
+
+  Args:
+    name: its name, with the unit.
+    unit: its unit.
+    floor: the largest of what every network has.
+    tables: f64[E, K] a group.
+    exact: an architecture's value where the tables only bound it from above;
+      default: they are the value.
+    device: the device it belongs to, if any.
+    source: where the numbers come from.
+
+  Returns:
+    `expected` is the mean of the largest entry when every choice is drawn
+    from its weights on its own: by the distribution function, a polynomial in
+    the weights, so differentiable. It is exact at one-hot points (an upper
+    bound with `exact`). The mean of the largest, not the largest of the
+    means: that one would lie below.
+  """
+  groups = list(tables)
+  rows = [np.maximum(np.asarray(tables[g], np.float64), floor) for g in groups]
+  levels = np.unique(np.concatenate([[floor], *(r.ravel() for r in rows)]))
+  steps = jnp.asarray(np.diff(levels), jnp.float32)
+  below = [
+    jnp.asarray(row[None] <= levels[:-1, None, None], jnp.float32)
+    for row in rows
+  ]
+
+  def expected(weights):
+    under = jnp.ones(len(levels) - 1)
+    for group, inside in zip(groups, below, strict=True):
+      # f32[levels, E]: each choice is at most this level.
+      under *= jnp.prod(jnp.sum(weights[group][None] * inside, -1), -1)
+    return jnp.float32(floor) + jnp.sum(steps * (1.0 - under))
+
+  def largest(architecture):
+    return float(
+      max(
+        row[np.arange(len(row)), architecture.choices[group]].max()
+        for group, row in zip(groups, rows, strict=True)
+      )
+    )
+
+  return Metric(
+    name, unit, device, expected, exact or largest, exact is None, source, "max"
+  )
 
 
 def params(space) -> Metric:

@@ -16,6 +16,11 @@ from nasjax.hardware.workload import Workload
 from nasjax.layers import convolution, normalization, pooling
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
+PLATFORM_BLOCKS = (
+  "separable_expansion_3",
+  "group_conv_3x3_groups_4",
+  "fused_inverted_residual_3",
+)
 
 
 def _hsigmoid(x):
@@ -221,6 +226,35 @@ def inverted_residual(
   hidden = shape[2] * expansion
   b = Builder(*shape).conv(hidden).then(activation)
   b = b.depthwise(3).then(activation).conv(shape[2])
+  return (b.join("add", shape) if residual else b).block()
+
+
+def platform_block(
+  name: str, shape: tuple[int, int, int], activation: str, residual: bool
+) -> Block:
+  """A block that some platform prefers to the inverted residual.
+
+  Args:
+    name: one of `PLATFORM_BLOCKS`: `separable_expansion_3`, depthwise separable
+      with expansion 3, for CPUs; `group_conv_3x3_groups_4`, a regular
+      convolution in 4 groups and a pointwise one, for GPUs;
+      `fused_inverted_residual_3`, a full 3x3 convolution that expands, for NPUs
+      (EdgeTPU's fused block, Gupta and Akin 2020).
+    shape: height, width, channels of input and output.
+    activation: between its convolutions.
+    residual: adds its input.
+
+  Returns:
+    The block.
+  """
+  b, channels = Builder(*shape), shape[2]
+  if name == "separable_expansion_3":
+    return inverted_residual(shape, activation, 3, residual)
+  if name == "group_conv_3x3_groups_4":
+    b = b.conv(channels, 3, groups=4)
+  else:
+    b = b.conv(3 * channels, 3)
+  b = b.then(activation).conv(channels)
   return (b.join("add", shape) if residual else b).block()
 
 

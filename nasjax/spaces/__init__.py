@@ -1,5 +1,6 @@
 """The search spaces: what can be built."""
 
+from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
 from nasjax.spaces.nasbench201 import (
   from_string as nasbench201_from_string,
@@ -8,11 +9,7 @@ from nasjax.spaces.nasbench201 import nasbench201
 from nasjax.spaces.nasbench201 import (
   to_string as nasbench201_to_string,
 )
-from nasjax.spaces.space import (
-  Architecture,
-  architecture,
-  decide,
-)
+from nasjax.spaces.space import Architecture, architecture
 
 __all__ = [
   "Architecture",

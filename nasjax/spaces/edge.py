@@ -42,6 +42,7 @@ class _Edge:
   activation: str
   expansion: int
   conv_groups: int
+  block: str
 
   def plan(self) -> plans.Plan:
     """Stem, stages with separable reductions between them, head."""
@@ -134,6 +135,12 @@ class _Edge:
   def _candidates(self, shape) -> Candidates:
     act, b, channels = self.activation, Builder(*shape), shape[2]
     pooled = b.then("global_average_pool").broadcast(*shape[:2])
+    # The links add the input already, except dense ones.
+    residual = self.links == "dense"
+    if self.block == "inverted_residual":
+      block = blocks.inverted_residual(shape, act, self.expansion, residual)
+    else:
+      block = blocks.platform_block(self.block, shape, act, residual)
     return {
       "none": None,
       "skip_connect": b.block(),
@@ -148,10 +155,7 @@ class _Edge:
       ).block(),
       "squeeze_excite": blocks.squeeze_excite(shape, act),
       "ghost": blocks.ghost(shape, act),
-      # The links add the input already, except dense ones.
-      "inverted_residual": blocks.inverted_residual(
-        shape, act, self.expansion, residual=self.links == "dense"
-      ),
+      self.block: block,
     }
 
 
@@ -167,6 +171,7 @@ def edge(
   activation: str = "relu6",
   expansion: int = 6,
   conv_groups: int = 4,
+  block: str = "inverted_residual",
 ) -> staged.StagedSpace:
   """The space of edge operations.
 
@@ -181,6 +186,8 @@ def edge(
     activation: relu6 (bounded, so it quantises well), hswish or relu.
     expansion: hidden over input channels of the inverted residual.
     conv_groups: groups of the group convolution.
+    block: the last candidate: inverted_residual, or what a platform has in its
+      place, see `blocks.platform_block`.
 
   Returns:
     The space.
@@ -202,6 +209,7 @@ def edge(
   for field, value, known in (
     ("links", links, LINKS),
     ("activation", activation, blocks.ACTIVATIONS),
+    ("block", block, ("inverted_residual", *blocks.PLATFORM_BLOCKS)),
   ):
     if value not in known:
       raise ValueError(f"edge: {field}={value!r}; {nearest(value, known)}")
@@ -210,6 +218,8 @@ def edge(
       f"edge: channels={channels} must be even and divide into"
       f" conv_groups={conv_groups} > 1 groups"
     )
+  if block == "group_conv_3x3_groups_4" and channels % 4:
+    raise ValueError(f"edge: channels={channels} do not divide into 4 groups")
   staged.check_image_shape(image_shape, 2 ** (stages - 1), "edge")
   arguments = _Edge(
     channels,
@@ -222,6 +232,7 @@ def edge(
     activation,
     expansion,
     conv_groups,
+    block,
   )
   return staged.StagedSpace(
     "edge", dataclasses.asdict(arguments), arguments.plan()

@@ -1,4 +1,4 @@
-"""What every search space offers, architectures, and the exact decision.
+"""What every search space offers, architectures, and what choices cost.
 
 A space is a frozen dataclass; a user's own needs no base class, only the
 functions of `Space`. See `plan.py` for the machinery that staged spaces
@@ -7,12 +7,10 @@ share.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.workload import SpaceWorkloads
@@ -27,10 +25,6 @@ from nasjax.types import (
   Sampled,
   Weights,
 )
-
-# Weights below this count as this: a candidate with no probability can still
-# be needed to meet a limit.
-SMALLEST_WEIGHT = 1e-30
 
 Limit = Constraint | tuple[Metric, float]
 
@@ -254,162 +248,99 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
   return costs
 
 
-class _Programme(NamedTuple):
-  """The decision as an integer programme over one variable a candidate."""
+class LargestCosts(NamedTuple):
+  """A metric of the form "max": what each choice costs where it is the worst.
 
-  slots: list[tuple[str, int, int]]  # (group, edge, candidate)
-  rows: np.ndarray  # f64[edges, slots]: one candidate an edge
-  cuts: np.ndarray  # f64[cuts, slots]: at least one of these
-
-  def choices(self, space, x):
-    chosen = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
-    for (name, edge, k), on in zip(self.slots, x, strict=False):
-      if on > 0.5:
-        chosen[name][edge] = k
-    return chosen
-
-
-def _programme(space):
-  slots, edges = [], []
-  for name in space.groups:
-    mask = np.asarray(space.masks[name])
-    for edge, k in zip(*np.nonzero(mask), strict=True):
-      slots.append((name, int(edge), int(k)))
-      edges.append((name, int(edge)))
-  order = {edge: i for i, edge in enumerate(dict.fromkeys(edges))}
-  rows = np.zeros((len(order), len(slots)))
-  for i, edge in enumerate(edges):
-    rows[order[edge], i] = 1.0
-  cuts = [
-    [
-      n == group and e in cut and space.groups[n].candidates[k] != "none"
-      for n, e, k in slots
-    ]
-    for group, found in space.cuts.items()
-    for cut in found
-  ]
-  cuts = np.array(cuts, np.float64).reshape(len(cuts), len(slots))
-  return _Programme(slots, rows, cuts)
-
-
-def decide(
-  space: Space, weights: Weights, limits: Sequence[Limit] = ()
-) -> Architecture:
-  """The most probable architecture whose metrics keep their limits, exactly.
-
-  Maximises sum log weights over one candidate an edge by an integer programme
-  (HiGHS, no gap), after which every limit is checked in float64.
-
-  Args:
-    space: the space.
-    weights: f32[E, K] a group, as `Relaxation.expect` gives them.
-    limits: constraints, or pairs (metric, upper bound); additive metrics.
-
-  Returns:
-    The architecture.
-
-  Raises:
-    InputError: no architecture keeps the limits; names the nearest values.
+  `tables` hold the value with all other choices at their smallest.
   """
-  pairs = [
-    (item.metric, item.limit) if isinstance(item, Constraint) else item
-    for item in limits
-  ]
-  weights = {n: np.asarray(w, np.float64) for n, w in weights.items()}
-  costs = [additive_costs(space, metric) for metric, _ in pairs]
-  bounds = np.array([float(limit) for _, limit in pairs])
-  programme = _programme(space)
-  score = np.array(
-    [
-      np.log(max(weights[n][e, k], SMALLEST_WEIGHT))
-      for n, e, k in programme.slots
-    ]
-  )
-  ones = np.ones(len(programme.rows))
-  constraints = [
-    LinearConstraint(programme.rows, ones, ones),
-    *_uncut(programme.cuts),
-  ]
-  table = _scaled(programme, costs, bounds)
-  if pairs:
-    room = np.array(
-      [(b - c.constant) / _scale(b) for b, c in zip(bounds, costs, strict=True)]
+
+  constant: float  # with every choice at its smallest
+  tables: dict[str, np.ndarray]  # f64[E, K]
+  base: dict[str, np.ndarray]  # i32[E]: the smallest choices
+  exact: Any  # Architecture -> float, or None: the largest entry is exact
+  space: Any
+
+  def of(self, choices: Choices) -> np.ndarray:
+    """Values f64[...] of choices i32[..., E]."""
+    if self.exact is None:
+      parts = [
+        table[np.arange(len(table)), np.asarray(choices[name])].max(-1)
+        for name, table in self.tables.items()
+      ]
+      return np.max(parts, axis=0)
+    rows = {n: np.asarray(r) for n, r in choices.items()}
+    shape = next(iter(rows.values())).shape[:-1]
+    found = np.zeros(shape)
+    for i in np.ndindex(shape):
+      picked = Architecture(self.space, {n: r[i] for n, r in rows.items()})
+      found[i] = self.exact(picked)
+    return found
+
+  def extremes(self, masks: Masks) -> tuple[float, float]:
+    """Smallest value, and the largest that one choice alone can cause."""
+    high = max(
+      float(np.where(np.asarray(masks[n]), t, -np.inf).max())
+      for n, t in self.tables.items()
     )
-    constraints.append(LinearConstraint(table, -np.inf, room))
-  for _ in itertools.count():
-    solved = milp(
-      -score,
-      constraints=constraints,
-      integrality=np.ones(len(score)),
-      bounds=Bounds(0, 1),
-      options={"mip_rel_gap": 0.0},
-    )
-    if solved.x is None:
-      raise _infeasible(space, programme, pairs, costs, bounds, table)
-    found = Architecture(space, programme.choices(space, solved.x))
-    if all(metric.exact(found) <= bound for metric, bound in pairs):
-      return found
-    # Over the limit by less than the solver's tolerance: rule it out alone.
-    x = np.round(solved.x)
-    constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
-  raise AssertionError("unreachable")
+    return self.constant, high
 
 
-def _uncut(cuts):
-  return [LinearConstraint(cuts, 1.0, np.inf)] if len(cuts) else []
+def largest_costs(space: Space, metric: Metric) -> LargestCosts:
+  """Reads off what each choice of a "max" metric costs at the least."""
+  masks = {n: np.asarray(m) for n, m in space.masks.items()}
+  base = {n: m.argmax(-1).astype(np.int32) for n, m in masks.items()}
+
+  def value(name, edge, k):
+    row = base[name].copy()
+    row[edge] = k
+    return float(metric.exact(Architecture(space, {**base, name: row})))
+
+  for name, mask in masks.items():
+    for edge in range(len(mask)):
+      choices = np.flatnonzero(mask[edge])
+      base[name][edge] = min(choices, key=lambda k: value(name, edge, k))  # noqa: B023
+  tables = {}
+  for name, mask in masks.items():
+    tables[name] = np.zeros(mask.shape)
+    for edge, k in zip(*np.nonzero(mask), strict=True):
+      tables[name][edge, k] = value(name, edge, k)
+  start = float(metric.exact(Architecture(space, base)))
+  exact = None if metric.tight else metric.exact
+  return LargestCosts(start, tables, base, exact, space)
 
 
-def _scale(bound):
-  return max(abs(bound), 1e-30)
+class OtherCosts(NamedTuple):
+  """A metric that is neither a sum nor a maximum of its choices."""
+
+  constant: float
+  tables: dict[str, np.ndarray]  # empty
+  exact: Any
+  space: Any
+
+  def of(self, choices: Choices) -> np.ndarray:
+    """Values f64[...] of choices i32[..., E]."""
+    return LargestCosts(0.0, {}, {}, self.exact, self.space).of(choices)
+
+  def extremes(self, masks: Masks) -> tuple[float, float]:
+    """Not known without trying all: NaN."""
+    del masks
+    return np.nan, np.nan
 
 
-def _scaled(programme, costs, bounds):
-  return np.array(
-    [
-      [c.tables[n][e, k] / _scale(b) for n, e, k in programme.slots]
-      for c, b in zip(costs, bounds, strict=True)
-    ]
-  ).reshape(len(costs), len(programme.slots))
+Costs = AdditiveCosts | LargestCosts | OtherCosts
 
 
-def _infeasible(space, programme, pairs, costs, bounds, table):
-  """The error that names the values nearest to the limits."""
-  size = len(programme.slots)
-  excess = np.zeros(size + 1)
-  excess[-1] = 1.0
-  ones = np.ones(len(programme.rows))
-  rows = np.pad(programme.rows, ((0, 0), (0, 1)))
-  limits = np.pad(table, ((0, 0), (0, 1)), constant_values=-1.0)
-  room = np.array(
-    [(b - c.constant) / _scale(b) for b, c in zip(bounds, costs, strict=True)]
-  )
-  solved = milp(
-    excess,
-    constraints=[
-      LinearConstraint(rows, ones, ones),
-      *_uncut(np.pad(programme.cuts, ((0, 0), (0, 1)))),
-      LinearConstraint(limits, -np.inf, room),
-    ],
-    integrality=np.r_[np.ones(size), 0.0],
-    bounds=Bounds(np.r_[np.zeros(size), -np.inf], np.r_[np.ones(size), np.inf]),
-    options={"mip_rel_gap": 0.0},
-  )
-  asked = " ".join(
-    f"{m.name}={b:g}" for (m, _), b in zip(pairs, bounds, strict=True)
-  )
-  choices = programme.choices(space, solved.x)
-  values = ", ".join(
-    f"{m.name}={float(c.of(choices)):.6g}{' ' + m.unit if m.unit else ''}"
-    for (m, _), c in zip(pairs, costs, strict=True)
-  )
-  kind = "smallest" if len(pairs) == 1 else "nearest"
-  return InputError(
-    f"--limit {asked}",
-    "no architecture of the space keeps it",
-    f"the {kind} reachable value is {values}"
-    if len(pairs) == 1
-    else f"the {kind} reachable values are {values}",
-  )
+def costs(space: Space, metric: Metric) -> Costs:
+  """A metric's costs by choice, as its form has them."""
+  if metric.form == "sum":
+    return additive_costs(space, metric)
+  if metric.form == "max":
+    return largest_costs(space, metric)
+  base = {
+    n: np.asarray(m).argmax(-1).astype(np.int32) for n, m in space.masks.items()
+  }
+  start = float(metric.exact(Architecture(space, base)))
+  return OtherCosts(start, {}, metric.exact, space)
 
 
 def count_skips(architecture: Architecture) -> tuple[int, int]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.spaces import network, supernet
+from nasjax.spaces.decision import decide
 from nasjax.spaces.plan import Plan, workloads
-from nasjax.spaces.space import Architecture, Limit, decide
+from nasjax.spaces.space import Architecture, Limit
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
 _MAX_SIZE = 4096  # of an image's sides and of channels
@@ -30,6 +31,7 @@ class StagedSpace:
     remat: rematerialisation, see `supernet.apply`.
     cut_edges: sets of edges that, all `none`, leave the output without input.
     node_pairs: nodes (from, to) of each edge, where edges may be `none`.
+    allowed: bool[E, K] a group: what a device lets be chosen; None: everything.
   """
 
   name: str
@@ -39,6 +41,7 @@ class StagedSpace:
   remat: bool | None = None
   cut_edges: tuple[tuple[int, ...], ...] = ()
   node_pairs: tuple[tuple[int, int], ...] = ()
+  allowed: Mapping[str, np.ndarray] | None = None
 
   @property
   def groups(self) -> dict[str, Group]:
@@ -48,7 +51,9 @@ class StagedSpace:
 
   @property
   def masks(self) -> Masks:
-    """bool[E, K]: all candidates exist on all edges."""
+    """bool[E, K]: all candidates exist on all edges, but what is closed."""
+    if self.allowed is not None:
+      return dict(self.allowed)
     return {
       n: np.ones((g.edges, len(g.candidates)), bool)
       for n, g in self.groups.items()

@@ -1,0 +1,247 @@
+"""Quantisation: what a layer loses at few bits, and training that knows it.
+
+Uniform symmetric quantisation, Q(w) = s round(w / s), s = max |w| / (2^(b-1)
+- 1) over the tensor or over each output channel (Krishnamoorthi 2018, sections
+2 and 3). `fake_quantize` runs it in the forward pass and lets gradients through
+where nothing was clipped (the straight-through estimator, Bengio et al. 2013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax.types import Array, Metric
+
+_TINY = 1e-12  # a tensor of zeros has no error and no scale
+
+
+class Range(NamedTuple):
+  """Running statistics of a layer's activations; f32[] each."""
+
+  low: Array
+  high: Array
+  count: Array  # i32[]: batches seen
+
+
+def start_range() -> Range:
+  """The range before anything was seen."""
+  return Range(jnp.float32(0), jnp.float32(0), jnp.int32(0))
+
+
+def update_range(seen: Range, values: Array, momentum: float = 0.9) -> Range:
+  """A range after one more batch: moving averages of minimum and maximum.
+
+  Args:
+    seen: before; its first batch counts whole.
+    values: of a layer, any shape.
+    momentum: of the averages, 0..1.
+
+  Returns:
+    The range.
+  """
+  keep = jnp.where(seen.count == 0, 0.0, momentum)
+  return Range(
+    keep * seen.low + (1 - keep) * values.min(),
+    keep * seen.high + (1 - keep) * values.max(),
+    seen.count + 1,
+  )
+
+
+def _check(bits: int) -> None:
+  if not 2 <= bits <= 16:
+    raise ValueError(f"bits={bits} must be 2 to 16")
+
+
+def scales(weights: Array, bits: int, per_channel: bool) -> Array:
+  """Steps of the quantiser: f32 of ones but, per channel, the last axis."""
+  axes = tuple(range(weights.ndim - 1)) if per_channel else None
+  largest = jnp.max(jnp.abs(weights), axis=axes, keepdims=True)
+  return jnp.maximum(largest, _TINY) / (2 ** (bits - 1) - 1)
+
+
+def quantize(weights: Array, bits: int, *, per_channel: bool = True) -> Array:
+  """Q(W): the nearest values that `bits` can say.
+
+  Args:
+    weights: f32[..., C_out].
+    bits: 2 to 16.
+    per_channel: a step for each output channel, not one for all.
+
+  Returns:
+    The same shape and type.
+
+  Raises:
+    ValueError: `bits` out of range.
+  """
+  _check(bits)
+  step = scales(weights, bits, per_channel)
+  return jnp.round(weights / step) * step
+
+
+def error(weights: Array, bits: int, *, per_channel: bool = True) -> Array:
+  """||W - Q(W)|| / ||W||, f32[]; 0 of a tensor of zeros."""
+  weights = jnp.asarray(weights)
+  lost = weights - quantize(weights, bits, per_channel=per_channel)
+  return jnp.linalg.norm(lost) / jnp.maximum(jnp.linalg.norm(weights), _TINY)
+
+
+def fake_quantize(
+  values: Array, bits: int, *, per_channel: bool = True
+) -> Array:
+  """Quantised forward, straight through backward; same shape and type."""
+  quantized = quantize(values, bits, per_channel=per_channel)
+  return values + jax.lax.stop_gradient(quantized - values)
+
+
+def fake_quantize_activations(values: Array, seen: Range, bits: int) -> Array:
+  """Activations at `bits` over a range; clipped outside, without gradient.
+
+  Args:
+    values: any shape.
+    seen: their range; 0 is made part of it, so that padding is exact.
+    bits: 2 to 16.
+
+  Returns:
+    The same shape; the gradient is 1 within the range and 0 outside.
+
+  Raises:
+    ValueError: `bits` out of range.
+  """
+  _check(bits)
+  low, high = jnp.minimum(seen.low, 0.0), jnp.maximum(seen.high, 0.0)
+  step = jnp.maximum(high - low, _TINY) / (2**bits - 1)
+  zero = jnp.round(low / step)
+  inside = jnp.clip(values, zero * step, (zero + 2**bits - 1) * step)
+  return inside + jax.lax.stop_gradient(
+    jnp.round(inside / step) * step - inside
+  )
+
+
+def fake_quantize_tree(params: Any, bits: int) -> Any:
+  """Every kernel of a tree of parameters, `fake_quantize`d per channel."""
+
+  def one(path, leaf):
+    if path[-1].key != "kernel":
+      return leaf
+    # Stacked cells have an axis before the kernel's own: each is quantised
+    # on its own.
+    if leaf.ndim in (3, 5):
+      return jax.vmap(lambda w: fake_quantize(w, bits))(leaf)
+    return fake_quantize(leaf, bits)
+
+  return jax.tree_util.tree_map_with_path(one, params)
+
+
+def asymmetry(weights: Array) -> Array:
+  """How far a tensor's channels are from symmetric ranges, f32[], 0..1.
+
+  The mean over output channels of ((max + min) / (max - min))^2: symmetric
+  quantisers waste that much of their range. Add it to a loss as a penalty.
+  """
+  axes = tuple(range(weights.ndim - 1))
+  high, low = weights.max(axes), weights.min(axes)
+  width = jnp.maximum(high - low, _TINY)
+  return jnp.mean(jnp.minimum(jnp.square((high + low) / width), 1.0))
+
+
+def asymmetry_penalty(params: Any) -> Array:
+  """The mean `asymmetry` of all kernels of a tree of parameters, f32[]."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  found = [asymmetry(w) for path, w in leaves if path[-1].key == "kernel"]
+  return jnp.mean(jnp.stack(found)) if found else jnp.float32(0)
+
+
+def layer_errors(
+  params: Any, bits: int, *, per_channel: bool = True
+) -> dict[str, float]:
+  """The error of each kernel of a network's parameters, by its path."""
+  return {
+    jax.tree_util.keystr(path[:-1], simple=True, separator="/"): float(
+      error(leaf, bits, per_channel=per_channel)
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    if path[-1].key == "kernel"
+  }
+
+
+def candidate_errors(
+  space: Any, params: Any, bits: int, *, per_channel: bool = True
+) -> Array:
+  """The mean squared relative error of each choice's kernels.
+
+  Args:
+    space: a space with a plan.
+    params: of its supernet.
+    bits: 2 to 16.
+    per_channel: a step for each output channel.
+
+  Returns:
+    f32[E, K]; 0 for candidates without kernels; differentiable in `params`
+    where rounding is.
+  """
+  plan = space.plan
+  candidates = len(space.groups[plan.group].candidates)
+  cells: list[list[list[Array]]] = [
+    [[] for _ in range(candidates)] for _ in range(plan.size)
+  ]
+  for s, stage in enumerate(plan.stages):
+    own = params[f"stage_{s}"]
+    for r, row in enumerate(plan.rows(s)):
+      for e, place in enumerate(row):
+        for k, name in enumerate(stage.edges[e]):
+          tree = own[f"edge_{e}"].get(name, {})
+          leaves = jax.tree_util.tree_leaves_with_path(tree)
+          cells[place][k] += [
+            jnp.square(error(w[r], bits, per_channel=per_channel))
+            for path, w in leaves
+            if path[-1].key == "kernel"
+          ]
+  zero = jnp.float32(0)
+  return jnp.stack(
+    [
+      jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
+      for row in cells
+    ]
+  )
+
+
+def error_metric(
+  space: Any, params: Any, bits: int, *, per_channel: bool = True
+) -> Metric:
+  """`quantization_error`: the sum of the choices' errors, for these weights.
+
+  Args:
+    space: a space with a plan.
+    params: of its supernet, after it was trained for a while.
+    bits: 2 to 16.
+    per_channel: a step for each output channel.
+
+  Returns:
+    An additive metric without unit, an objective or a limit.
+  """
+  table = np.asarray(
+    candidate_errors(space, params, bits, per_channel=per_channel), np.float64
+  )
+  group = space.plan.group
+
+  def expected(weights: Mapping[str, Array]) -> Array:
+    return jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
+
+  def exact(architecture) -> float:
+    row = architecture.choices[group]
+    return float(table[np.arange(len(table)), row].sum())
+
+  return Metric(
+    "quantization_error",
+    "",
+    None,
+    expected,
+    exact,
+    True,
+    f"computed from the supernet's weights at {bits} bits",
+  )

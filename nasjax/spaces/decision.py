@@ -1,0 +1,252 @@
+"""The exact decision: the most probable architecture within limits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from nasjax.errors import InputError
+from nasjax.spaces.space import (
+  Architecture,
+  Limit,
+  Space,
+  additive_costs,
+  largest_costs,
+)
+from nasjax.types import Constraint, Weights
+
+# Weights below this count as this: a candidate with no probability can still
+# be needed to meet a limit.
+SMALLEST_WEIGHT = 1e-30
+
+
+class _Programme(NamedTuple):
+  """The decision as an integer programme over one variable a candidate."""
+
+  slots: list[tuple[str, int, int]]  # (group, edge, candidate)
+  rows: np.ndarray  # f64[edges, slots]: one candidate an edge
+  cuts: np.ndarray  # f64[cuts, slots]: at least one of these
+
+  def choices(self, space, x):
+    chosen = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
+    for (name, edge, k), on in zip(self.slots, x, strict=False):
+      if on > 0.5:
+        chosen[name][edge] = k
+    return chosen
+
+
+def _programme(space):
+  slots, edges = [], []
+  for name in space.groups:
+    mask = np.asarray(space.masks[name])
+    for edge, k in zip(*np.nonzero(mask), strict=True):
+      slots.append((name, int(edge), int(k)))
+      edges.append((name, int(edge)))
+  order = {edge: i for i, edge in enumerate(dict.fromkeys(edges))}
+  rows = np.zeros((len(order), len(slots)))
+  for i, edge in enumerate(edges):
+    rows[order[edge], i] = 1.0
+  cuts = [
+    [
+      n == group and e in cut and space.groups[n].candidates[k] != "none"
+      for n, e, k in slots
+    ]
+    for group, found in space.cuts.items()
+    for cut in found
+  ]
+  cuts = np.array(cuts, np.float64).reshape(len(cuts), len(slots))
+  return _Programme(slots, rows, cuts)
+
+
+def decide(
+  space: Space, weights: Weights, limits: Sequence[Limit] = ()
+) -> Architecture:
+  """The most probable architecture whose metrics keep their limits, exactly.
+
+  Maximises sum log weights over one candidate an edge by an integer programme
+  (HiGHS, no gap), after which every limit is checked in float64.
+
+  Args:
+    space: the space.
+    weights: f32[E, K] a group, as `Relaxation.expect` gives them.
+    limits: constraints, or pairs (metric, upper bound); metrics of the forms
+      "sum" and "max".
+
+  Returns:
+    The architecture.
+
+  Raises:
+    InputError: no architecture keeps the limits; names the nearest values.
+  """
+  pairs = [
+    (item.metric, item.limit) if isinstance(item, Constraint) else item
+    for item in limits
+  ]
+  for metric, bound in pairs:
+    if metric.form == "other":
+      raise InputError(
+        f"--limit {metric.name}={bound:g}", "no limit can be put on this metric"
+      )
+  peaks = [
+    (m, float(b), largest_costs(space, m)) for m, b in pairs if m.form == "max"
+  ]
+  pairs = [(m, b) for m, b in pairs if m.form == "sum"]
+  weights = {n: np.asarray(w, np.float64) for n, w in weights.items()}
+  costs = [additive_costs(space, metric) for metric, _ in pairs]
+  bounds = np.array([float(limit) for _, limit in pairs])
+  programme = _programme(space)
+  score = np.array(
+    [
+      np.log(max(weights[n][e, k], SMALLEST_WEIGHT))
+      for n, e, k in programme.slots
+    ]
+  )
+  ones = np.ones(len(programme.rows))
+  constraints = [
+    LinearConstraint(programme.rows, ones, ones),
+    *_uncut(programme.cuts),
+  ]
+  highest = _open(programme, peaks)
+  table = _scaled(programme, costs, bounds)
+  if pairs:
+    room = np.array(
+      [(b - c.constant) / _scale(b) for b, c in zip(bounds, costs, strict=True)]
+    )
+    constraints.append(LinearConstraint(table, -np.inf, room))
+  for _ in itertools.count():
+    solved = milp(
+      -score,
+      constraints=constraints,
+      integrality=np.ones(len(score)),
+      bounds=Bounds(0, highest),
+      options={"mip_rel_gap": 0.0},
+    )
+    if solved.x is None:
+      raise _infeasible(
+        space, programme, pairs, costs, bounds, table, peaks, highest
+      )
+    found = Architecture(space, programme.choices(space, solved.x))
+    x = np.round(solved.x)
+    conflict = _conflict(space, programme, peaks, found)
+    if conflict is not None:
+      constraints.append(
+        LinearConstraint(conflict[None], -np.inf, conflict.sum() - 1)
+      )
+    elif all(metric.exact(found) <= bound for metric, bound in pairs):
+      return found
+    else:
+      # Over the limit by less than the solver's tolerance: rule it out alone.
+      constraints.append(LinearConstraint(x[None], -np.inf, x.sum() - 1))
+  raise AssertionError("unreachable")
+
+
+def _open(programme, peaks):
+  """f64[slots]: 0 for candidates over a "max" limit whatever the others are."""
+  for metric, bound, costs in peaks:
+    if costs.constant > bound:
+      raise InputError(
+        f"--limit {metric.name}={bound:g}",
+        "no architecture of the space keeps it",
+        f"the smallest reachable value is {metric.name}={costs.constant:.6g}"
+        + (f" {metric.unit}" if metric.unit else ""),
+      )
+  return np.array(
+    [
+      float(all(c.tables[n][e, k] <= bound for _, bound, c in peaks))
+      for n, e, k in programme.slots
+    ]
+  )
+
+
+def _conflict(space, programme, peaks, found):
+  """f64[slots]: choices that break a "max" limit together; None if none do.
+
+  Choices go back to their smallest as long as the limit stays broken: what is
+  left breaks it whatever the others are.
+  """
+  for metric, bound, costs in peaks:
+    if metric.exact(found) <= bound:
+      continue
+    rows = {n: r.copy() for n, r in found.choices.items()}
+    guilty = []
+    for name, row in rows.items():
+      for edge in range(len(row)):
+        kept, row[edge] = row[edge], costs.base[name][edge]
+        if metric.exact(Architecture(space, rows)) <= bound:
+          row[edge] = kept
+          guilty.append((name, edge, int(kept)))
+    return np.array([float(slot in guilty) for slot in programme.slots])
+  return None
+
+
+def _uncut(cuts):
+  return [LinearConstraint(cuts, 1.0, np.inf)] if len(cuts) else []
+
+
+def _scale(bound):
+  return max(abs(bound), 1e-30)
+
+
+def _scaled(programme, costs, bounds):
+  return np.array(
+    [
+      [c.tables[n][e, k] / _scale(b) for n, e, k in programme.slots]
+      for c, b in zip(costs, bounds, strict=True)
+    ]
+  ).reshape(len(costs), len(programme.slots))
+
+
+def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
+  """The error that names the values nearest to the limits."""
+  if not pairs:
+    asked = " ".join(f"{m.name}={b:g}" for m, b, _ in peaks)
+    least = ", ".join(
+      f"{m.name}={c.constant:.6g} {m.unit}".strip() for m, _, c in peaks
+    )
+    return InputError(
+      f"--limit {asked}",
+      "no architecture of the space keeps it",
+      f"raise it; nothing is below {least}",
+    )
+  size = len(programme.slots)
+  excess = np.zeros(size + 1)
+  excess[-1] = 1.0
+  ones = np.ones(len(programme.rows))
+  rows = np.pad(programme.rows, ((0, 0), (0, 1)))
+  limits = np.pad(table, ((0, 0), (0, 1)), constant_values=-1.0)
+  room = np.array(
+    [(b - c.constant) / _scale(b) for b, c in zip(bounds, costs, strict=True)]
+  )
+  solved = milp(
+    excess,
+    constraints=[
+      LinearConstraint(rows, ones, ones),
+      *_uncut(np.pad(programme.cuts, ((0, 0), (0, 1)))),
+      LinearConstraint(limits, -np.inf, room),
+    ],
+    integrality=np.r_[np.ones(size), 0.0],
+    bounds=Bounds(np.r_[np.zeros(size), -np.inf], np.r_[highest, np.inf]),
+    options={"mip_rel_gap": 0.0},
+  )
+  asked = " ".join(
+    f"{m.name}={b:g}" for m, b in [*pairs, *((m, b) for m, b, _ in peaks)]
+  )
+  if solved.x is None:
+    return InputError(f"--limit {asked}", "no architecture keeps them together")
+  choices = programme.choices(space, solved.x)
+  values = ", ".join(
+    f"{m.name}={float(c.of(choices)):.6g}{' ' + m.unit if m.unit else ''}"
+    for (m, _), c in zip(pairs, costs, strict=True)
+  )
+  kind = "smallest" if len(pairs) == 1 else "nearest"
+  return InputError(
+    f"--limit {asked}",
+    "no architecture of the space keeps it",
+    f"the {kind} reachable value is {values}"
+    if len(pairs) == 1
+    else f"the {kind} reachable values are {values}",
+  )
