@@ -80,10 +80,33 @@ class SearchConfig:
   objective: tuple[str, ...] = option(
     ("cross_entropy",),
     "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
-    " energy_mj, params, macs, flops (metrics count over their median)",
+    " energy_mj, params, macs, flops (metrics count over their median), edp,"
+    " efficiency, mnasnet_soft, mnasnet_hard (their target is the first limit)",
   )
-  weighting: str = option("constant", "how objectives share a step: constant")
-  penalty: str = option("quadratic", "how a limit pushes back: quadratic")
+  weighting: str = option(
+    "constant",
+    "how objectives share a step: constant, chebyshev, mgda, pcgrad, upgrad,"
+    " exact_pareto (coefficients times objectives become equal),"
+    " epsilon_constraint (coefficients bound all but the first)",
+  )
+  normalization: str | None = option(
+    None,
+    "of gradients for mgda and epsilon_constraint: none (default), l2, loss,"
+    " loss+",
+    choices=("none", "l2", "loss", "loss+"),
+  )
+  penalty: str = option(
+    "quadratic",
+    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier, or"
+    " objective (the limit becomes an objective)",
+  )
+  tighten: float | None = option(
+    None,
+    "limits begin at so many times themselves and tighten exponentially;"
+    " default: they hold from the start",
+    low=1,
+    high=1e6,
+  )
   penalty_strength: float = option(
     30.0, "of the penalty, in loss units", low=0, high=1e9
   )
@@ -127,7 +150,27 @@ class SearchConfig:
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
-    " flops; with several devices DEVICE:METRIC=VALUE; may be repeated",
+    " flops; with several devices DEVICE:METRIC=VALUE; LOW..HIGH with --front;"
+    " may be repeated",
+  )
+  front: int | None = option(
+    None,
+    "architectures searched at once in one supernet, spread evenly over the"
+    " limits that are given as LOW..HIGH",
+    low=1,
+    high=64,
+  )
+  from_: str | None = option(
+    None,
+    "run folder whose trained supernet and options are taken, for other limits"
+    " or objectives; without warm-up",
+  )
+  check_ranking: int | None = option(
+    None,
+    "architectures trained alone at the end, to see how well the supernet"
+    " ranks them",
+    low=3,
+    high=1000,
   )
   operation_dropout: float = option(
     0.0,
@@ -208,7 +251,7 @@ class Parser(argparse.ArgumentParser):
 
 def flag(name: str) -> str:
   """The flag of a field."""
-  return "--" + name.replace("_", "-")
+  return "--" + name.rstrip("_").replace("_", "-")
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:

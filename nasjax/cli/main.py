@@ -140,11 +140,16 @@ def _run(argv: Sequence[str]) -> int:
     cache.configure(not arguments.no_compilation_cache)
     backend.start()
   if arguments.command == "search":
-    from nasjax.cli import search
+    from nasjax.cli import reuse, search
 
-    config = configs.from_flags(
-      configs.SearchConfig, vars(arguments), arguments.config
-    )
+    if "from_" in arguments:
+      if arguments.config is not None:
+        raise InputError("--config", "--from brings its own", "leave one out")
+      config = reuse.config(vars(arguments))
+    else:
+      config = configs.from_flags(
+        configs.SearchConfig, vars(arguments), arguments.config
+      )
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume

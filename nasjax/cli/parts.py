@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import optax
 
 from nasjax import (
@@ -17,6 +18,7 @@ from nasjax import (
   hypergradients,
   objectives,
   relaxations,
+  small_qp,
   spaces,
   testing,
   weightings,
@@ -32,6 +34,9 @@ COUNTED = {
   "flops": hardware.flops,
 }
 MEASURED = ("latency_ms", "energy_mj")
+COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
+_WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
+_FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
 DEFAULT_LIMIT = "latency_ms=0.03"
@@ -175,12 +180,23 @@ def hypergradient(config: SearchConfig) -> Any:
 
 def weighting(config: SearchConfig) -> Any:
   """The weighting asked for."""
-  return choose(weightings, config.weighting, "--weighting")()
+  constructor = choose(weightings, config.weighting, "--weighting")
+  if config.normalization is None:
+    return constructor()
+  if "normalization" not in inspect.signature(constructor).parameters:
+    raise InputError(
+      "--normalization", f"{config.weighting} has none", "leave it out"
+    )
+  return constructor(normalization=config.normalization)
 
 
 def penalty(config: SearchConfig) -> Any:
   """The penalty asked for."""
-  constructor = choose(constraints, config.penalty, "--penalty")
+  known = built_ins(constraints)
+  if config.penalty not in known:
+    fix = nearest(config.penalty, [*known, "objective"])
+    raise InputError("--penalty", f"unknown name {config.penalty!r}", fix)
+  constructor = known[config.penalty]
   try:
     return constructor(strength=config.penalty_strength)
   except ValueError as error:
@@ -265,7 +281,10 @@ def _find(name: str, known: Mapping[str, Metric], flag: str) -> Metric:
 def limits(
   config: SearchConfig, known: Mapping[str, Metric]
 ) -> list[tuple[Metric, float]]:
-  """(metric, upper bound) of each --limit; raises InputError."""
+  """(metric, upper bound) of each --limit; raises InputError.
+
+  Of a range LOW..HIGH the bound is HIGH, see `front_limits`.
+  """
   found: list[tuple[Metric, float]] = []
   for text in config.limit:
     name, value = split_assignment(text, "--limit")
@@ -273,24 +292,66 @@ def limits(
     if value is None:
       raise InputError(flag, "has no value", f"write {name}=VALUE")
     metric = _find(name, known, flag)
-    bound = number(value, flag, high=1e30)
-    if bound <= 0:
+    low, dots, high = value.partition("..")
+    if dots and config.front is None:
+      raise InputError(flag, f"{value} is a range", "add --front N")
+    ends = [
+      number(v, flag, high=1e30) for v in ([low, high] if dots else [low])
+    ]
+    bound = ends[-1]
+    if ends[0] <= 0:
       raise InputError(flag, f"{value} must be above 0")
+    if ends[0] > bound:
+      raise InputError(flag, f"{value} falls, a range is LOW..HIGH")
     if metric.name in [m.name for m, _ in found]:
       raise InputError(flag, "is given twice")
     found.append((metric, bound))
   return found
 
 
+def front_limits(
+  config: SearchConfig, bounds: Sequence[tuple[Metric, float]]
+) -> list[list[tuple[Metric, float]]]:
+  """The limits of each member of a front, evenly spread; [] without one."""
+  if config.front is None:
+    return []
+  spread = []
+  for (metric, high), text in zip(bounds, config.limit, strict=True):
+    low, dots, _ = (split_assignment(text, "--limit")[1] or "").partition("..")
+    first = float(low) if dots else high
+    spread.append((metric, np.linspace(first, high, config.front)))
+  return [
+    [(metric, float(values[i])) for metric, values in spread]
+    for i in range(config.front)
+  ]
+
+
+def _composed(name, known, medians, bounds, flag) -> Objective:
+  """An objective that is made of several."""
+  if name in ("mnasnet_soft", "mnasnet_hard"):
+    if not bounds:
+      raise InputError(flag, "needs a target", "add --limit METRIC=VALUE")
+    return getattr(objectives, name)(*bounds[0])
+  latency, energy = (_find(m, known, flag) for m in MEASURED)
+  middle = [max(medians[m.name], 1e-9) for m in (latency, energy)]
+  if name == "edp":
+    return objectives.edp(latency, energy, reference=middle[0] * middle[1])
+  return objectives.efficiency(
+    latency, energy, latency_reference=middle[0], energy_reference=middle[1]
+  )
+
+
 def make_objectives(
   config: SearchConfig,
   known: Mapping[str, Metric],
   medians: Mapping[str, float],
+  bounds: Sequence[tuple[Metric, float]] = (),
 ) -> tuple[list[Objective], list[float]]:
   """Objectives and their coefficients.
 
   A metric counts over its median of random architectures, so that
-  coefficients compare with a cross entropy.
+  coefficients compare with a cross entropy. With `--penalty objective` each of
+  `bounds` is one more.
   """
   if not config.objective:
     raise InputError("--objective", "none is given", "leave it out")
@@ -302,10 +363,14 @@ def make_objectives(
     preference.append(
       1.0 if value is None else number(value, flag, low=0.0, high=1e30)
     )
+    if preference[-1] == 0 and config.weighting not in _WITH_ZERO:
+      raise InputError(flag, f"{config.weighting} needs it above 0")
     if name == "cross_entropy":
       made.append(objectives.cross_entropy())
+    elif name in COMPOSED:
+      made.append(_composed(name, known, medians, bounds, flag))
     else:
-      names = ["cross_entropy", *known]
+      names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:
         close = nearest(name, names)
         raise InputError(flag, "unknown objective", close)
@@ -317,15 +382,44 @@ def make_objectives(
   for name in names:
     if names.count(name) > 1:
       raise InputError(f"--objective {name}", "is given twice")
+  if config.penalty == "objective":
+    made += [constraints.as_objective(m, bound) for m, bound in bounds]
+    preference += [1.0] * len(bounds)
+  if config.weighting in _FEW and len(made) > small_qp.MOST_ENUMERATED:
+    raise InputError(
+      f"--weighting {config.weighting}",
+      f"takes at most {small_qp.MOST_ENUMERATED} objectives, not {len(made)}",
+    )
   return made, preference
 
 
 def make_constraints(
-  config: SearchConfig, bounds: Sequence[tuple[Metric, float]]
+  config: SearchConfig,
+  bounds: Sequence[tuple[Metric, float]],
+  steps: int,
 ) -> list:
-  """One constraint a limit."""
+  """One constraint a limit.
+
+  Args:
+    config: what to do.
+    bounds: the limits.
+    steps: of the whole search; a fifth of those that move the architecture is
+      the time constant of `--tighten`.
+
+  Returns:
+    The constraints; none with `--penalty objective`.
+  """
+  schedule = None
+  if config.tighten is not None:
+    begin = round(config.warmup * steps)
+    tau = max((steps - begin) / 5.0, 1.0)
+    schedule = constraints.tighten(start=config.tighten, tau=tau, begin=begin)
+    if config.penalty == "objective" or not bounds:
+      raise InputError("--tighten", "there is no limit that could", "leave it")
+  if config.penalty == "objective":
+    return []
   chosen = penalty(config)
   return [
-    constraints.at_most(metric, bound, penalty=chosen)
+    constraints.at_most(metric, bound, penalty=chosen, schedule=schedule)
     for metric, bound in bounds
   ]

@@ -13,11 +13,10 @@ import optax
 from nasjax import checkpoint, data, errors, lock, run_folder, signals
 from nasjax import search as searches
 from nasjax.cli import config as configs
-from nasjax.cli import parts, tables, training
+from nasjax.cli import decisions, parts, reuse, tables, training
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
-from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric
 
@@ -38,7 +37,8 @@ class Problem(NamedTuple):
   metrics: Mapping[str, Metric]
   costs: Mapping[str, spaces.AdditiveCosts]
   random: Mapping[str, np.ndarray]  # choices of random architectures
-  limits: Sequence[tuple[Metric, float]]
+  limits: Sequence[tuple[Metric, float]]  # of a front the widest
+  members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
 
 
@@ -53,7 +53,11 @@ def prepare(config: SearchConfig) -> Problem:
   space = parts.search_space(config, dataset)
   metrics = parts.metrics(config, space)
   limits = parts.limits(config, metrics)
-  spaces.decide(space, _uniform(space), limits)
+  members = parts.front_limits(config, limits)
+  for bounds in [limits, *members]:
+    spaces.decide(space, _uniform(space), bounds)
+  if members and config.stop_on_skips is not None:
+    raise InputError("--stop-on-skips", "a front has many networks", "leave it")
   train, valid = data.split(dataset.train, seed=config.seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:
@@ -81,6 +85,7 @@ def prepare(config: SearchConfig) -> Problem:
     {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
+    members,
     steps * config.epochs,
   )
 
@@ -97,16 +102,14 @@ def build(problem: Problem) -> tuple[Any, Any]:
     n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
   }
   objectives, preference = parts.make_objectives(
-    config, problem.metrics, medians
+    config, problem.metrics, medians, problem.limits
   )
   rate = optax.cosine_decay_schedule(config.learning_rate, steps)
-  made = searches.differentiable(
-    problem.space,
+  options = dict(
     relaxation=relaxation,
     objectives=objectives,
     weighting=parts.weighting(config),
-    preference=preference,
-    constraints=parts.make_constraints(config, problem.limits),
+    constraints=parts.make_constraints(config, problem.limits, steps),
     hypergradient=parts.hypergradient(config),
     optimizer=optax.chain(
       optax.clip_by_global_norm(5.0),
@@ -117,6 +120,23 @@ def build(problem: Problem) -> tuple[Any, Any]:
     arch_start=round(config.warmup * steps),
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
+  )
+  if not problem.members:
+    return (
+      searches.differentiable(problem.space, preference=preference, **options),
+      relaxation,
+    )
+  if config.penalty == "objective" and problem.limits:
+    raise InputError("--penalty objective", "a front has many limits")
+  made = searches.differentiable_front(
+    problem.space,
+    members=config.front,
+    limits={
+      metric.name: [bounds[i][1] for bounds in problem.members]
+      for i, (metric, _) in enumerate(problem.limits)
+    },
+    preferences=[preference] * config.front,
+    **options,
   )
   return made, relaxation
 
@@ -138,6 +158,7 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
   """
   problem = prepare(config)
   made, relaxation = build(problem)
+  reuse.check(problem, made)
   config = problem.config
   if config.out is None:
     name = "-".join(
@@ -155,7 +176,8 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     )
     # Last: with it the folder can be resumed.
     run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
-    return carry_on(problem, made, relaxation, folder, stop)
+    carried = reuse.carried(problem, made)
+    return carry_on(problem, made, relaxation, folder, stop, carried)
 
 
 def carry_on(
@@ -176,14 +198,18 @@ def carry_on(
   """
   tables.show_problem(problem)
   state = training.train(problem, made, relaxation, folder, stop, carried)
-  _decide(problem, relaxation, state, folder, stop)
+  decisions.check_ranking(problem, state, folder, stop)
+  if problem.members:
+    decisions.decide_front(problem, relaxation, state, folder, stop)
+  else:
+    _decide(problem, relaxation, state, folder, stop)
   print("DONE", flush=True)
   return errors.DONE
 
 
 def _decide(problem, relaxation, state, folder, stop) -> None:
   """Decides, compares with random architectures, writes genotype.json."""
-  config, space = problem.config, problem.space
+  space = problem.space
   weights = training.expected(relaxation, state)
   decided = space.decide(weights, problem.limits)
   accuracy = searches.supernet_accuracy(
@@ -199,22 +225,7 @@ def _decide(problem, relaxation, state, folder, stop) -> None:
     others.append((accuracy(architecture), architecture))
   best_accuracy, best = max(others, key=lambda pair: pair[0])
   expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
-  metrics = {
-    n: {"value": float(m.exact(decided)), "unit": m.unit, "source": m.source}
-    for n, m in problem.metrics.items()
-  }
-  metrics["valid_accuracy"] = {
-    "value": own,
-    "unit": "",
-    "source": "supernet's weights",
-  }
-  value = genotype.to_json(
-    decided,
-    metrics=metrics,
-    limits={m.name: bound for m, bound in problem.limits},
-    seed=config.seed,
-  )
-  value["expected"] = expected
+  value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
   )
