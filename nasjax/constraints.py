@@ -86,7 +86,7 @@ def quadratic(*, strength: float = 30.0) -> Penalty:
 
 
 def augmented_lagrangian(
-  *, strength: float = 30.0, rate: float = 0.1, clip: float = 0.1
+  *, strength: float = 30.0, rate: float = 0.02, clip: float = 0.1
 ) -> Penalty:
   """Hestenes' and Powell's multiplier method for an inequality.
 
@@ -129,7 +129,7 @@ def augmented_lagrangian(
 
 
 def log_barrier(
-  *, strength: float = 30.0, width: float = 0.1, tau: float = 100.0
+  *, strength: float = 30.0, width: float = 0.05, tau: float = 100.0
 ) -> Penalty:
   """A logarithmic barrier on a strip below the limit, with a feasible start.
 
