@@ -1,6 +1,6 @@
 """A per-choice table from whole networks: how well it ranks all the others.
 
-  python experiments/fit_table.py --networks nasbench201_devices.csv.gz \
+python experiments/fit_table.py --networks nasbench201_devices.csv.gz \
       --column latency_ms__raspi4 --space nasbench201 --samples 60 --draws 5
 """
 

@@ -1,14 +1,61 @@
-"""Constraints: how a limit on a metric pushes back."""
+"""Constraints: how a limit on a metric pushes back.
+
+A limit's violation is relative, v = metric / limit - 1, and a penalty turns it
+into a multiplier >= 0 for the gradient of v. None of them goes on rewarding
+what was asked for: below the limit the multiplier is 0 (`quadratic`), falls to
+0 as far below as it had to push (`augmented_lagrangian`), or is 0 beyond a
+given width (`log_barrier`).
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from nasjax.types import Constraint, Metric, Penalty
+from nasjax.types import (
+  Array,
+  Constraint,
+  Metric,
+  Objective,
+  Penalty,
+  Scalar,
+  Step,
+)
 
-__all__ = ["at_most", "quadratic"]
+__all__ = [
+  "as_objective",
+  "at_most",
+  "augmented_lagrangian",
+  "log_barrier",
+  "quadratic",
+  "tighten",
+]
+
+
+class Schedule(NamedTuple):
+  """A limit that moves: at step t it is `limit * factor`."""
+
+  start: float  # the factor at step 0 of the schedule
+  tau: float  # steps in which what is left falls to 1 / e
+  begin: int  # the step from which on time counts
+
+  def factor(self, step: Step) -> Scalar:
+    """f32[]: of the limit, 1 in the end."""
+    time = jnp.maximum(step - self.begin, 0).astype(jnp.float32)
+    return 1.0 + (self.start - 1.0) * jnp.exp(-time / self.tau)
+
+
+class LogBarrierState(NamedTuple):
+  """What `log_barrier` carries."""
+
+  room: Array  # f32[]: by how much the limit is still widened; < 0: not begun
+
+
+def _check_strength(name: str, strength: float) -> None:
+  if not strength > 0:
+    raise ValueError(f"{name}: strength={strength} must be above 0")
 
 
 def quadratic(*, strength: float = 30.0) -> Penalty:
@@ -25,8 +72,7 @@ def quadratic(*, strength: float = 30.0) -> Penalty:
   Raises:
     ValueError: `strength` is not above 0.
   """
-  if not strength > 0:
-    raise ValueError(f"quadratic: strength={strength} must be above 0")
+  _check_strength("quadratic", strength)
 
   def init(limit):
     del limit
@@ -39,8 +85,123 @@ def quadratic(*, strength: float = 30.0) -> Penalty:
   return Penalty(init, update)
 
 
+def augmented_lagrangian(
+  *, strength: float = 30.0, rate: float = 0.02, clip: float = 0.1
+) -> Penalty:
+  """Hestenes' and Powell's multiplier method for an inequality.
+
+  With rho = 2 strength (the quadratic penalty's slope) the multiplier is
+  max(0, mu + rho v), and each step mu becomes max(0, mu + rate rho v)
+  (Rockafellar 1973; Nocedal and Wright 2006, equation 17.65, one inner step
+  an outer one). In the end mu alone balances the loss at v = 0, whatever the
+  strength; where v < 0 lasts, mu and the multiplier fall to exactly 0.
+
+  Args:
+    strength: of the quadratic part, in units of the loss.
+    rate: how much of the multiplier is learned in a step.
+    clip: |v| counts as at most this for mu, so that the way down to the limit
+      does not wind it up.
+
+  Returns:
+    A penalty whose state is mu, f32[].
+
+  Raises:
+    ValueError: an argument is not above 0.
+  """
+  _check_strength("augmented_lagrangian", strength)
+  if not (rate > 0 and clip > 0):
+    raise ValueError("augmented_lagrangian: rate and clip must be above 0")
+  rho = 2.0 * strength
+
+  def init(limit):
+    del limit
+    return jnp.float32(0.0)
+
+  def update(violation, state, step):
+    del step
+    learned = rate * rho * jnp.clip(violation, -clip, clip)
+    return (
+      jnp.maximum(state + rho * violation, 0.0),
+      jnp.maximum(state + learned, 0.0),
+    )
+
+  return Penalty(init, update)
+
+
+def log_barrier(
+  *, strength: float = 30.0, width: float = 0.05, tau: float = 100.0
+) -> Penalty:
+  """A logarithmic barrier on a strip below the limit, with a feasible start.
+
+  The barrier -width log(-v) needs v < 0. At the first step the limit is
+  widened until the start is one width inside, and what it was widened by falls
+  to 0 with exp(-t / tau). The multiplier is strength width (width / -v - 1)
+  within `width` of the limit, 0 below: there is no reward for more. Beyond a
+  tenth of the width it goes on as a straight line (the extension of Kervadec et
+  al. 2022, equation 4), so that a noisy step over the limit comes back.
+
+  Args:
+    strength: in units of the loss.
+    width: of the strip, relative to the limit.
+    tau: steps in which the widening falls to 1 / e.
+
+  Returns:
+    A penalty with the state `LogBarrierState`.
+
+  Raises:
+    ValueError: an argument is not above 0.
+  """
+  _check_strength("log_barrier", strength)
+  if not (width > 0 and tau > 0):
+    raise ValueError("log_barrier: width and tau must be above 0")
+  scale, nearest = 2.0 * strength * width, 0.1
+
+  def init(limit):
+    del limit
+    return LogBarrierState(jnp.float32(-1.0))
+
+  def update(violation, state, step):
+    del step
+    first = jnp.maximum(violation + width, 0.0)
+    room = jnp.where(state.room < 0, first, state.room)
+    # In units of the width: 1 at the strip's inner end, 0 at the limit.
+    inside = (room - violation) / width
+    curve = 1.0 / jnp.maximum(inside, nearest) - 1.0
+    line = jnp.maximum(nearest - inside, 0.0) / nearest**2
+    left = room * jnp.exp(-1.0 / jnp.float32(tau))
+    return scale * jnp.maximum(curve + line, 0.0), LogBarrierState(left)
+
+  return Penalty(init, update)
+
+
+def tighten(*, start: float, tau: float, begin: int = 0) -> Schedule:
+  """A limit that tightens: eps_t = eps + (start eps - eps) exp(-t / tau).
+
+  Args:
+    start: the limit at first, relative to the final one.
+    tau: in steps.
+    begin: the step from which on t counts, as `arch_start`.
+
+  Returns:
+    A schedule for `at_most`.
+
+  Raises:
+    ValueError: `start` or `tau` is not above 0, or `begin` below 0.
+  """
+  if not (start > 0 and tau > 0 and begin >= 0):
+    raise ValueError(
+      f"tighten: start={start} and tau={tau} must be above 0, begin={begin} 0"
+      " or more"
+    )
+  return Schedule(float(start), float(tau), int(begin))
+
+
 def at_most(
-  metric: Metric, limit: float, *, penalty: Penalty | None = None
+  metric: Metric,
+  limit: float,
+  *,
+  penalty: Penalty | None = None,
+  schedule: Schedule | None = None,
 ) -> Constraint:
   """An upper bound on a metric.
 
@@ -48,6 +209,8 @@ def at_most(
     metric: of the space.
     limit: the bound, in the metric's unit.
     penalty: how it pushes back; default `quadratic()`.
+    schedule: how the bound moves to `limit`, see `tighten`; default: it is
+      held from the start.
 
   Returns:
     The constraint; its violation is metric / limit - 1.
@@ -55,7 +218,48 @@ def at_most(
   Raises:
     ValueError: `limit` is not a finite number above 0.
   """
+  _check_limit(metric, limit)
+  penalty = quadratic() if penalty is None else penalty
+  update = penalty.update
+  if schedule is not None:
+
+    def update(violation, state, step):
+      # Relative to the bound of now, and so is the gradient it multiplies.
+      factor = schedule.factor(step)
+      multiplier, state = penalty.update(
+        (violation + 1.0) / factor - 1.0, state, step
+      )
+      return multiplier / factor, state
+
+  return Constraint(metric, float(limit), penalty.init, update)
+
+
+def _check_limit(metric: Metric, limit: float) -> None:
   if not (math.isfinite(limit) and limit > 0):
     raise ValueError(f"limit {metric.name}={limit} must be finite and above 0")
-  penalty = quadratic() if penalty is None else penalty
-  return Constraint(metric, float(limit), penalty.init, penalty.update)
+
+
+def as_objective(metric: Metric, limit: float) -> Objective:
+  """A limit as one of the objectives: max(0, violation).
+
+  Within the limit its value and gradient are 0; `weightings.mgda` then leaves
+  it out.
+
+  Args:
+    metric: of the space.
+    limit: the bound, in the metric's unit.
+
+  Returns:
+    The objective, named over_METRIC.
+
+  Raises:
+    ValueError: `limit` is not a finite number above 0.
+  """
+  _check_limit(metric, limit)
+
+  def value(task, costs):
+    del task
+    violation = costs[metric.name] / limit - 1.0
+    return jnp.where(violation > 0, violation, 0.0)
+
+  return Objective(f"over_{metric.name}", (), value, (metric,))

@@ -19,6 +19,9 @@ CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 GENOTYPE = "genotype.json"
+FRONT = "front.csv"
+RANKING = "ranking.csv"
+MEMBERS = "members"  # of a front: a folder each
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -91,8 +94,10 @@ def create(path: str | Path, *, force: bool = False) -> Path:
 
 def clear(path: Path) -> None:
   """Removes an old run's files."""
-  for name in (CONFIG, ENVIRONMENT, METRICS, GENOTYPE):
+  for name in (CONFIG, ENVIRONMENT, METRICS, GENOTYPE, FRONT, RANKING):
     (path / name).unlink(missing_ok=True)
+  for old in (path / MEMBERS).glob(f"*/{GENOTYPE}"):
+    old.unlink()
   clean(path)
 
 

@@ -300,7 +300,7 @@ def test_a_run_starts_from_another(npz, tmp_path, capsys):
   genotype = json.loads((out / "genotype.json").read_text())
   assert genotype["metrics"]["latency_ms"]["value"] <= 1.0
   text = (out / "config.yaml").read_text()
-  assert f"from_run: {base}" in text and "epochs: 1" in text
+  assert f"from_: {base}" in text and "epochs: 1" in text
   capsys.readouterr()
   assert main([*again, "--config", "x.yaml"]) == 2
-  assert "drop --config" in capsys.readouterr().err
+  assert "leave one out" in capsys.readouterr().err

@@ -81,10 +81,33 @@ class SearchConfig:
     ("cross_entropy",),
     "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
-    " bytes (metrics count over their median)",
+    " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
+    " mnasnet_hard (their target is the first limit)",
   )
-  weighting: str = option("constant", "how objectives share a step: constant")
-  penalty: str = option("quadratic", "how a limit pushes back: quadratic")
+  weighting: str = option(
+    "constant",
+    "how objectives share a step: constant, chebyshev, mgda, pcgrad, upgrad,"
+    " exact_pareto (coefficients times objectives become equal),"
+    " epsilon_constraint (coefficients bound all but the first)",
+  )
+  normalization: str | None = option(
+    None,
+    "of gradients for mgda and epsilon_constraint: none (default), l2, loss,"
+    " loss+",
+    choices=("none", "l2", "loss", "loss+"),
+  )
+  penalty: str = option(
+    "quadratic",
+    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier, or"
+    " objective (the limit becomes an objective)",
+  )
+  tighten: float | None = option(
+    None,
+    "limits begin at so many times themselves and tighten exponentially;"
+    " default: they hold from the start",
+    low=1,
+    high=1e6,
+  )
   penalty_strength: float = option(
     30.0, "of the penalty, in loss units", low=0, high=1e9
   )
@@ -132,17 +155,32 @@ class SearchConfig:
     " PROFILE.toml; may be repeated; default:"
     " x86-server if a limit or objective needs one, or in the default run",
   )
-  from_run: str | None = option(
+  from_: str | None = option(
     None,
-    "run folder whose supernet and architecture parameters this one starts from"
-    " (--from RUN): its options hold where no flag says otherwise, with a"
-    " quarter of its epochs and no warm-up",
+    "run folder whose trained supernet this search starts from; its options"
+    " hold where no flag says otherwise, without warm-up. With a new --device"
+    " its architecture parameters are taken too, and a quarter of its epochs",
   )
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
     " flops, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
-    " several devices DEVICE:METRIC=VALUE; may be repeated",
+    " several devices DEVICE:METRIC=VALUE; LOW..HIGH with --front; may be"
+    " repeated",
+  )
+  front: int | None = option(
+    None,
+    "architectures searched at once in one supernet, spread evenly over the"
+    " limits that are given as LOW..HIGH",
+    low=1,
+    high=64,
+  )
+  check_ranking: int | None = option(
+    None,
+    "architectures trained alone at the end, to see how well the supernet"
+    " ranks them",
+    low=3,
+    high=1000,
   )
   operation_dropout: float = option(
     0.0,
@@ -223,7 +261,7 @@ class Parser(argparse.ArgumentParser):
 
 def flag(name: str) -> str:
   """The flag of a field."""
-  return "--" + name.replace("_", "-")
+  return "--" + name.rstrip("_").replace("_", "-")
 
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:

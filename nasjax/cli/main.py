@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -33,13 +32,6 @@ def _parser() -> configs.Parser:
     "--config", metavar="RUN.yaml", help="read these options; flags override"
   )
   configs.add_flags(search, configs.SearchConfig)
-  search.add_argument(
-    "--from",
-    dest="from_run",
-    metavar="RUN",
-    default=argparse.SUPPRESS,
-    help="start from another run, for a new device",
-  )
   search.add_argument(
     "--force", action="store_true", help="replace the run in --out"
   )
@@ -163,13 +155,16 @@ def _run(argv: Sequence[str]) -> int:
     cache.configure(not arguments.no_compilation_cache)
     backend.start()
   if arguments.command == "search":
-    from nasjax.cli import search
+    from nasjax.cli import reuse, search
 
-    flags = vars(arguments)
-    if "from_run" in flags:
-      config = search.from_run(flags)
+    if "from_" in arguments:
+      if arguments.config is not None:
+        raise InputError("--config", "--from brings its own", "leave one out")
+      config = reuse.config(vars(arguments))
     else:
-      config = configs.from_flags(configs.SearchConfig, flags, arguments.config)
+      config = configs.from_flags(
+        configs.SearchConfig, vars(arguments), arguments.config
+      )
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume

@@ -18,29 +18,20 @@ from nasjax import (
   hypergradients,
   objectives,
   relaxations,
+  small_qp,
   spaces,
   testing,
   weightings,
 )
+from nasjax.cli import metrics
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.types import Metric, Objective, Relaxation
 
-COUNTED = {
-  "params": hardware.params,
-  "macs": hardware.macs,
-  "flops": hardware.flops,
-}
-MEASURED = tuple(hardware.METRICS)
-# Of a device without a table; others where a limit or objective names them.
-_SHOWN = (
-  "latency_ms",
-  "energy_mj",
-  "peak_sram_bytes",
-  "flash_bytes",
-  "working_set_bytes",
-)
+COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
+_WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
+_FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
 DEFAULT_LIMIT = "latency_ms=0.03"
@@ -198,24 +189,27 @@ def hypergradient(config: SearchConfig) -> Any:
 
 def weighting(config: SearchConfig) -> Any:
   """The weighting asked for."""
-  return choose(weightings, config.weighting, "--weighting")()
+  constructor = choose(weightings, config.weighting, "--weighting")
+  if config.normalization is None:
+    return constructor()
+  if "normalization" not in inspect.signature(constructor).parameters:
+    raise InputError(
+      "--normalization", f"{config.weighting} has none", "leave it out"
+    )
+  return constructor(normalization=config.normalization)
 
 
 def penalty(config: SearchConfig) -> Any:
   """The penalty asked for."""
-  constructor = choose(constraints, config.penalty, "--penalty")
+  known = built_ins(constraints)
+  if config.penalty not in known:
+    fix = nearest(config.penalty, [*known, "objective"])
+    raise InputError("--penalty", f"unknown name {config.penalty!r}", fix)
+  constructor = known[config.penalty]
   try:
     return constructor(strength=config.penalty_strength)
   except ValueError as error:
     raise InputError("--penalty-strength", str(error)) from None
-
-
-def split_assignment(text: str, flag: str) -> tuple[str, str | None]:
-  """`NAME=VALUE` -> (name, value); the value may be absent."""
-  name, equals, value = text.partition("=")
-  if not name or (equals and not value):
-    raise InputError(flag, f"{text!r} is not NAME=VALUE")
-  return name.strip(), value.strip() if equals else None
 
 
 def resolve_devices(config: SearchConfig) -> SearchConfig:
@@ -245,8 +239,8 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
   texts = config.limit + config.objective
-  named = [_plain(split_assignment(t, "")[0]) for t in texts]
-  if not config.device and any(n in MEASURED for n in named):
+  named = [metrics.plain(metrics.split_assignment(t, "")[0]) for t in texts]
+  if not config.device and any(n in metrics.MEASURED for n in named):
     return dataclasses.replace(config, device=(DEFAULT_DEVICE,))
   return config
 
@@ -271,105 +265,57 @@ def on_devices(space: Any, devices: Sequence[hardware.Device]) -> Any:
   return dataclasses.replace(space, allowed=allowed)
 
 
-def _plain(name: str) -> str:
-  """A metric's own name, without its device, in bytes."""
-  name = name.partition("__")[0].rpartition(":")[2]
-  if name.endswith("_kib"):
-    name = name.removesuffix("_kib") + "_bytes"
-  return name
-
-
-def metrics(
-  config: SearchConfig, space: Any, devices: Sequence[hardware.Device]
-) -> dict[str, Metric]:
-  """Every metric that the devices allow, by name.
-
-  With several devices a device's metric is called METRIC__DEVICE.
-  """
-  found = {name: make(space) for name, make in COUNTED.items()}
-  asked = {
-    _plain(split_assignment(t, "")[0]) for t in config.limit + config.objective
-  }
-  for device in devices:
-    shown = _SHOWN if device.table is None else device.table.costs
-    for name in device.metrics:
-      if name not in shown and name not in asked:
-        continue
-      metric = device.metric(space, name)
-      if len(devices) > 1:
-        metric = metric._replace(name=f"{name}__{device.name}")
-      found[metric.name] = metric
-  return found
-
-
-def _find(name: str, known: Mapping[str, Metric], flag: str) -> Metric:
-  device, colon, metric = name.partition(":")
-  if "_kib" in name:
-    metric = _plain(name)
-    name = f"{device}:{metric}" if colon else metric
-  asked = f"{metric}__{device}" if colon else name
-  if colon and asked not in known and metric in known:
-    asked = metric if known[metric].device == device else asked
-  if asked not in known:
-    fix = nearest(asked, known)
-    if any(asked.startswith(m) for m in MEASURED) and not any(
-      k.startswith(asked) for k in known
-    ):
-      fix = "name a device that has it with --device; " + fix
-    raise InputError(flag, f"no metric {name!r}", fix)
-  return known[asked]
-
-
-def limits(
-  config: SearchConfig, known: Mapping[str, Metric]
-) -> list[tuple[Metric, float]]:
-  """(metric, upper bound) of each --limit; raises InputError."""
-  found: list[tuple[Metric, float]] = []
-  for text in config.limit:
-    name, value = split_assignment(text, "--limit")
-    flag = f"--limit {name}"
-    if value is None:
-      raise InputError(flag, "has no value", f"write {name}=VALUE")
-    metric = _find(name, known, flag)
-    bound = number(value, flag, high=1e30)
-    if bound <= 0:
-      raise InputError(flag, f"{value} must be above 0")
-    if name.endswith("_kib"):
-      bound *= 1024
-    if metric.name in [m.name for m, _ in found]:
-      raise InputError(flag, "is given twice")
-    found.append((metric, bound))
-  return found
+def _composed(name, known, medians, bounds, flag) -> Objective:
+  """An objective that is made of several."""
+  if name in ("mnasnet_soft", "mnasnet_hard"):
+    if not bounds:
+      raise InputError(flag, "needs a target", "add --limit METRIC=VALUE")
+    return getattr(objectives, name)(*bounds[0])
+  latency, energy = (
+    metrics.find(m, known, flag) for m in ("latency_ms", "energy_mj")
+  )
+  middle = [max(medians[m.name], 1e-9) for m in (latency, energy)]
+  if name == "edp":
+    return objectives.edp(latency, energy, reference=middle[0] * middle[1])
+  return objectives.efficiency(
+    latency, energy, latency_reference=middle[0], energy_reference=middle[1]
+  )
 
 
 def make_objectives(
   config: SearchConfig,
   known: Mapping[str, Metric],
   medians: Mapping[str, float],
+  bounds: Sequence[tuple[Metric, float]] = (),
 ) -> tuple[list[Objective], list[float]]:
   """Objectives and their coefficients.
 
   A metric counts over its median of random architectures, so that
-  coefficients compare with a cross entropy.
+  coefficients compare with a cross entropy. With `--penalty objective` each of
+  `bounds` is one more.
   """
   if not config.objective:
     raise InputError("--objective", "none is given", "leave it out")
   made: list[Objective] = []
   preference: list[float] = []
   for text in config.objective:
-    name, value = split_assignment(text, "--objective")
+    name, value = metrics.split_assignment(text, "--objective")
     flag = f"--objective {name}"
     preference.append(
       1.0 if value is None else number(value, flag, low=0.0, high=1e30)
     )
+    if preference[-1] == 0 and config.weighting not in _WITH_ZERO:
+      raise InputError(flag, f"{config.weighting} needs it above 0")
     if name == "cross_entropy":
       made.append(objectives.cross_entropy())
+    elif name in COMPOSED:
+      made.append(_composed(name, known, medians, bounds, flag))
     else:
-      names = ["cross_entropy", *known]
+      names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:
         close = nearest(name, names)
         raise InputError(flag, "unknown objective", close)
-      metric = _find(name, known, flag)
+      metric = metrics.find(name, known, flag)
       made.append(
         objectives.metric(metric, reference=max(medians[metric.name], 1e-9))
       )
@@ -377,15 +323,44 @@ def make_objectives(
   for name in names:
     if names.count(name) > 1:
       raise InputError(f"--objective {name}", "is given twice")
+  if config.penalty == "objective":
+    made += [constraints.as_objective(m, bound) for m, bound in bounds]
+    preference += [1.0] * len(bounds)
+  if config.weighting in _FEW and len(made) > small_qp.MOST_ENUMERATED:
+    raise InputError(
+      f"--weighting {config.weighting}",
+      f"takes at most {small_qp.MOST_ENUMERATED} objectives, not {len(made)}",
+    )
   return made, preference
 
 
 def make_constraints(
-  config: SearchConfig, bounds: Sequence[tuple[Metric, float]]
+  config: SearchConfig,
+  bounds: Sequence[tuple[Metric, float]],
+  steps: int,
 ) -> list:
-  """One constraint a limit."""
+  """One constraint a limit.
+
+  Args:
+    config: what to do.
+    bounds: the limits.
+    steps: of the whole search; a fifth of those that move the architecture is
+      the time constant of `--tighten`.
+
+  Returns:
+    The constraints; none with `--penalty objective`.
+  """
+  schedule = None
+  if config.tighten is not None:
+    begin = round(config.warmup * steps)
+    tau = max((steps - begin) / 5.0, 1.0)
+    schedule = constraints.tighten(start=config.tighten, tau=tau, begin=begin)
+    if config.penalty == "objective" or not bounds:
+      raise InputError("--tighten", "there is no limit that could", "leave it")
+  if config.penalty == "objective":
+    return []
   chosen = penalty(config)
   return [
-    constraints.at_most(metric, bound, penalty=chosen)
+    constraints.at_most(metric, bound, penalty=chosen, schedule=schedule)
     for metric, bound in bounds
   ]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nasjax import checkpoint, errors, lock, run_folder, signals
 from nasjax.cli import config as configs
-from nasjax.cli import fingerprint, search, training
+from nasjax.cli import fingerprint, reuse, search, training
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, one_line
 from nasjax.manifests import Damaged
@@ -57,8 +57,8 @@ def run(run: str, *, allow_changed: bool = False) -> int:
     problem = search.prepare(dataclasses.replace(config, out=run))
     made, relaxation = search.build(problem)
     saved = checkpoint.newest(checkpoints, _warn)
-    carried = None
     if saved is None:
+      carried = reuse.carried(problem, made)
       _warn(f"{folder}: has no checkpoint; starting at step 0")
     else:
       where = f"{checkpoints}/{saved.step}"

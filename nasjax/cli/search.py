@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
 from nasjax import checkpoint, data, errors, lock, run_folder, signals
 from nasjax import search as searches
 from nasjax.cli import config as configs
-from nasjax.cli import parts, tables, training
+from nasjax.cli import decisions, parts, reuse, tables, training
+from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
-from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
 from nasjax.spaces.decision import decide
 from nasjax.types import Metric
@@ -42,7 +40,8 @@ class Problem(NamedTuple):
   metrics: Mapping[str, Metric]
   costs: Mapping[str, spaces.Costs]
   random: Mapping[str, np.ndarray]  # choices of random architectures
-  limits: Sequence[tuple[Metric, float]]
+  limits: Sequence[tuple[Metric, float]]  # of a front the widest
+  members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
   warnings: Sequence[str] = ()  # rules of the devices that candidates break
 
@@ -58,9 +57,13 @@ def prepare(config: SearchConfig) -> Problem:
   space = parts.search_space(config, dataset)
   devices = parts.devices(config)
   space = parts.on_devices(space, devices)
-  metrics = parts.metrics(config, space, devices)
-  limits = parts.limits(config, metrics)
-  decide(space, _uniform(space), limits)
+  metrics = metric_parts.metrics(config, space, devices)
+  limits = metric_parts.limits(config, metrics)
+  members = metric_parts.front_limits(config, limits)
+  for bounds in [limits, *members]:
+    decide(space, _uniform(space), bounds)
+  if members and config.stop_on_skips is not None:
+    raise InputError("--stop-on-skips", "a front has many networks", "leave it")
   train, valid = data.split(dataset.train, seed=config.seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:
@@ -88,6 +91,7 @@ def prepare(config: SearchConfig) -> Problem:
     {n: spaces.costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
+    members,
     steps * config.epochs,
     [line for d in devices for line in d.warnings(space)],
   )
@@ -105,16 +109,14 @@ def build(problem: Problem) -> tuple[Any, Any]:
     n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
   }
   objectives, preference = parts.make_objectives(
-    config, problem.metrics, medians
+    config, problem.metrics, medians, problem.limits
   )
   rate = optax.cosine_decay_schedule(config.learning_rate, steps)
-  made = searches.differentiable(
-    problem.space,
+  options = dict(
     relaxation=relaxation,
     objectives=objectives,
     weighting=parts.weighting(config),
-    preference=preference,
-    constraints=parts.make_constraints(config, problem.limits),
+    constraints=parts.make_constraints(config, problem.limits, steps),
     hypergradient=parts.hypergradient(config),
     optimizer=optax.chain(
       optax.clip_by_global_norm(5.0),
@@ -126,64 +128,24 @@ def build(problem: Problem) -> tuple[Any, Any]:
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
   )
-  return made, relaxation
-
-
-def from_run(flags: Mapping[str, Any]) -> SearchConfig:
-  """The configuration of a search that starts from another run.
-
-  Args:
-    flags: as given; `from_run` is the other run's folder.
-
-  Returns:
-    The other run's, but for what the flags say; a quarter of its epochs, no
-    warm-up and a folder of its own.
-
-  Raises:
-    InputError: no run folder, or a --config beside it.
-  """
-  if flags.get("config") is not None:
-    raise InputError("--from", "has a configuration already", "drop --config")
-  path = Path(flags["from_run"]) / run_folder.CONFIG
-  old = configs.from_flags(SearchConfig, {}, str(path))
-  # A limit or device of the old run says nothing of the new device.
-  changes = {"out": None, "from_run": str(flags["from_run"]), "warmup": 0.0}
-  if old.epochs is not None:
-    changes["epochs"] = max(1, old.epochs // 4)
-  if "device" in flags and "limit" not in flags:
-    changes["limit"] = ()
-  given = configs.from_flags(SearchConfig, flags)
-  names = {f.name for f in dataclasses.fields(SearchConfig)} & set(flags)
-  changes |= {n: getattr(given, n) for n in names}
-  return dataclasses.replace(old, **changes)
-
-
-def _started(problem: Problem, made) -> training.Carried:
-  """A search's start with another run's supernet and logits.
-
-  alpha_new = alpha_base + delta: the delta starts at 0, so the logits start at
-  the base's, with an optimiser of their own.
-  """
-  folder = Path(problem.config.from_run)
-  config = configs.from_flags(SearchConfig, {}, str(folder / run_folder.CONFIG))
-  before = prepare(config)
-  if before.space.arguments != problem.space.arguments:
-    raise InputError(f"--from {folder}", "is of another space or shape")
-  saved = checkpoint.newest(
-    folder / checkpoint.FOLDER, lambda text: print(text, flush=True)
+  if not problem.members:
+    return (
+      searches.differentiable(problem.space, preference=preference, **options),
+      relaxation,
+    )
+  if config.penalty == "objective" and problem.limits:
+    raise InputError("--penalty objective", "a front has many limits")
+  made = searches.differentiable_front(
+    problem.space,
+    members=config.front,
+    limits={
+      metric.name: [bounds[i][1] for bounds in problem.members]
+      for i, (metric, _) in enumerate(problem.limits)
+    },
+    preferences=[preference] * config.front,
+    **options,
   )
-  if saved is None:
-    raise InputError(f"--from {folder}", "has no checkpoint")
-  where = f"{folder / checkpoint.FOLDER}/{saved.step}"
-  state = training.restore(saved, before, build(before)[0], where)
-  old = state.progress.state
-  key = jax.random.fold_in(jax.random.key(problem.config.seed), 0)
-  fresh = jax.jit(training.starting(problem, made))(key)
-  new = fresh.progress.state
-  shared = new.shared._replace(variables=old.shared.variables)
-  member = new.member._replace(logits=old.member.logits)
-  new = new._replace(shared=shared, member=member)
-  return fresh._replace(progress=fresh.progress._replace(state=new))
+  return made, relaxation
 
 
 def run(config: SearchConfig, *, force: bool = False) -> int:
@@ -203,6 +165,7 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
   """
   problem = prepare(config)
   made, relaxation = build(problem)
+  reuse.check(problem, made)
   config = problem.config
   if config.out is None:
     name = "-".join(
@@ -242,17 +205,21 @@ def carry_on(
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
-  if carried is None and problem.config.from_run is not None:
-    carried = _started(problem, made)
+  if carried is None:
+    carried = reuse.carried(problem, made)
   state = training.train(problem, made, relaxation, folder, stop, carried)
-  _decide(problem, relaxation, state, folder, stop)
+  decisions.check_ranking(problem, state, folder, stop)
+  if problem.members:
+    decisions.decide_front(problem, relaxation, state, folder, stop)
+  else:
+    _decide(problem, relaxation, state, folder, stop)
   print("DONE", flush=True)
   return errors.DONE
 
 
 def _decide(problem, relaxation, state, folder, stop) -> None:
   """Decides, compares with random architectures, writes genotype.json."""
-  config, space = problem.config, problem.space
+  space = problem.space
   weights = training.expected(relaxation, state)
   decided = space.decide(weights, problem.limits)
   accuracy = searches.supernet_accuracy(
@@ -268,22 +235,7 @@ def _decide(problem, relaxation, state, folder, stop) -> None:
     others.append((accuracy(architecture), architecture))
   best_accuracy, best = max(others, key=lambda pair: pair[0])
   expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
-  metrics = {
-    n: {"value": float(m.exact(decided)), "unit": m.unit, "source": m.source}
-    for n, m in problem.metrics.items()
-  }
-  metrics["valid_accuracy"] = {
-    "value": own,
-    "unit": "",
-    "source": "supernet's weights",
-  }
-  value = genotype.to_json(
-    decided,
-    metrics=metrics,
-    limits={m.name: bound for m, bound in problem.limits},
-    seed=config.seed,
-  )
-  value["expected"] = expected
+  value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
   )

@@ -25,6 +25,14 @@ def _number(value: float) -> str:
   return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
+def _range(values) -> str:
+  """A number, or the range of a front's."""
+  values = np.asarray(values, np.float64)
+  if values.ndim == 0 or values.min() == values.max():
+    return f"{values.max():.4g}"
+  return f"{values.min():.4g}..{values.max():.4g}"
+
+
 def show_problem(problem) -> None:
   """The table before the search: what the space and the limits are like."""
   config, console = problem.config, Console()
@@ -100,9 +108,11 @@ class Progress:
 
   def _text(self, number, info) -> str:
     config = self._problem.config
+    members = self._problem.members
     cost = "".join(
-      f"  {m.name} {float(info.costs[m.name]):.4g}/{bound:g} {m.unit}"
-      for m, bound in self._problem.limits
+      f"  {m.name} {_range(info.costs[m.name])}"
+      f"/{_range([own[i][1] for own in members] or bound)} {m.unit}"
+      for i, (m, bound) in enumerate(self._problem.limits)
     )
     return (
       f"epoch {number}/{config.epochs}  loss {float(info.train_loss):.3f}"

@@ -111,9 +111,20 @@ def _row(epoch: epochs.Epoch, seconds: float) -> dict[str, Any]:
   row |= {f"expected_{n}": v for n, v in info.costs.items()}
   row |= {f"violation_{n}": v for n, v in info.violations.items()}
   row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
-  row = {k: v if k == "epoch" else _cell(v) for k, v in row.items()}
+  row = {
+    name: v if name == "epoch" else _cell(v)
+    for k, values in row.items()
+    for name, v in _columns(k, values)
+  }
   row["skipped_steps"] = epoch.skipped
   return row | {"elapsed_seconds": f"{seconds:.3f}"}
+
+
+def _columns(name, values):
+  """(column, value) of a number, or of each member of a front."""
+  if np.ndim(values) == 0:
+    return [(name, values)]
+  return [(f"{name}__{i}", value) for i, value in enumerate(values)]
 
 
 def _cell(value) -> str:

@@ -3,11 +3,14 @@
 from nasjax.search.differentiable import Info, differentiable
 from nasjax.search.epochs import Epoch, run_epochs
 from nasjax.search.evaluation import supernet_accuracy
+from nasjax.search.front import differentiable_front, members
 
 __all__ = [
   "Epoch",
   "Info",
   "differentiable",
+  "differentiable_front",
+  "members",
   "run_epochs",
   "supernet_accuracy",
 ]

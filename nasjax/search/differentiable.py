@@ -29,6 +29,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from nasjax import hypergradients, objectives, relaxations, weightings
+from nasjax.search.warmup import or_wait
 from nasjax.types import (
   Array,
   Batch,
@@ -68,7 +69,21 @@ class Member(NamedTuple):
   optimizer: Any
   weighting: Any
   constraints: Any
+  limits: Any  # f32[] a constraint: traced, so that a front can differ in it
   key: Key
+
+
+class Steps(NamedTuple):
+  """The parts that searches are put together from, see `make_steps`."""
+
+  init_shared: Callable  # key -> Shared
+  init_member: Callable  # (3 keys, preference f32[M], limits) -> Member
+  # (shared, member, step, train, valid, key) -> (member, Info's fields)
+  arch_step: Callable
+  # (shared, logits, step, train, key) -> (shared, loss, accuracy, sound)
+  weight_step: Callable
+  costs: Callable  # (logits, step) -> {metric: f32[]}
+  masks: Any
 
 
 class Info(NamedTuple):
@@ -102,47 +117,22 @@ def default_arch_optimizer() -> optax.GradientTransformation:
   return optax.adam(3e-4, b1=0.5, b2=0.999)
 
 
-def differentiable(
+def make_steps(
   space: Any,
   *,
-  relaxation: Relaxation | None = None,
-  objectives: Sequence[Objective] = (objectives.cross_entropy(),),
-  weighting: Weighting | None = None,
-  preference: Sequence[float] | None = None,
-  constraints: Sequence[Constraint] = (),
-  hypergradient: Hypergradient | None = None,
-  optimizer: optax.GradientTransformation | None = None,
-  arch_optimizer: optax.GradientTransformation | None = None,
-  arch_start: int = 0,
-  remat: bool | None = None,
-  activations: jax.typing.DTypeLike = jnp.float32,
-) -> Search:
-  """A gradient search over `space`.
+  relaxation: Relaxation,
+  objectives: Sequence[Objective],
+  weighting: Weighting,
+  constraints: Sequence[Constraint],
+  hypergradient: Hypergradient,
+  optimizer: optax.GradientTransformation,
+  arch_optimizer: optax.GradientTransformation,
+  remat: bool | None,
+  activations: jax.typing.DTypeLike,
+) -> Steps:
+  """What one search, or a whole front of them, is put together from.
 
-  Args:
-    space: what can be built, see `nasjax.spaces`.
-    relaxation: logits to weights; default `relaxations.softmax()`.
-    objectives: what is minimised; at least one.
-    weighting: how they share a step; default `weightings.constant()`.
-    preference: f32[M], one number an objective; default all 1.
-    constraints: limits, see `nasjax.constraints`.
-    hypergradient: default `hypergradients.first_order()`.
-    optimizer: of the network weights; default SGD.
-    arch_optimizer: of the logits; default Adam.
-    arch_start: the first step that moves the logits; before it the weights
-      warm up.
-    remat: gradients compute each cell anew instead of keeping its values;
-      None: as the space has it.
-    activations: floating type of the network's values; its parameters, batch
-      statistics and losses stay float32.
-
-  Returns:
-    `init(key)` and `update(state, train_batch, valid_batch)`; both pure.
-
-  Raises:
-    ValueError: no objective, an unknown task scalar, two metrics of one name,
-      a preference of another length, activations that are no floating type,
-      or `remat` for a space without it.
+  Arguments and errors are those of `differentiable`.
   """
   if remat is not None:
     if not hasattr(space, "remat"):
@@ -152,13 +142,7 @@ def differentiable(
     raise ValueError(
       f"differentiable: activations={activations} must be a floating type"
     )
-  relaxation = relaxation or relaxations.softmax()
-  weighting = weighting or weightings.constant()
-  hypergradient = hypergradient or hypergradients.first_order()
-  optimizer = optimizer or default_optimizer()
-  arch_optimizer = arch_optimizer or default_arch_optimizer()
-  preference = [1.0] * len(objectives) if preference is None else preference
-  metrics = _check(objectives, preference, constraints)
+  metrics = _check(objectives, constraints)
   tasks = sorted({t for o in objectives for t in o.task})
   masks = space.masks
 
@@ -182,21 +166,19 @@ def differentiable(
 
     return loss
 
-  def init(key: Key) -> SearchState:
-    network, logits, weights, rest = jax.random.split(key, 4)
-    variables = space.init(network)
-    alpha = relaxation.init(logits, masks)
-    return SearchState(
-      Shared(variables, optimizer.init(variables["params"])),
-      Member(
-        alpha,
-        arch_optimizer.init(alpha),
-        weighting.init(weights, jnp.asarray(preference, jnp.float32)),
-        tuple(c.init(jnp.float32(c.limit)) for c in constraints),
-        rest,
-      ),
-      jax.tree.map(jnp.asarray, masks),
-      jnp.int32(0),
+  def init_shared(key: Key) -> Shared:
+    variables = space.init(key)
+    return Shared(variables, optimizer.init(variables["params"]))
+
+  def init_member(keys, preference, limits) -> Member:
+    alpha = relaxation.init(keys[0], masks)
+    return Member(
+      alpha,
+      arch_optimizer.init(alpha),
+      weighting.init(keys[1], preference),
+      tuple(c.init(v) for c, v in zip(constraints, limits, strict=True)),
+      tuple(limits),
+      keys[2],
     )
 
   def costs_of(logits, step):
@@ -242,13 +224,15 @@ def differentiable(
     )
     direction = coefficients @ jacobian
     violations, multipliers, states = {}, {}, []
-    for constraint, state in zip(constraints, member.constraints, strict=True):
+    for constraint, state, limit in zip(
+      constraints, member.constraints, member.limits, strict=True
+    ):
       name = constraint.metric.name
-      violations[name] = costs[name] / constraint.limit - 1.0
+      violations[name] = costs[name] / limit - 1.0
       multipliers[name], state = constraint.update(
         violations[name], state, step
       )
-      push = multipliers[name] * slopes[name] / constraint.limit
+      push = multipliers[name] * slopes[name] / limit
       direction += push
       states.append(state)
       sound[f"limit {name}"] = _finite((violations[name], push))
@@ -275,21 +259,6 @@ def differentiable(
     )
     return moved, info
 
-  def arch_step_or_wait(shared, member, step, train, valid, key):
-    """Skips the architecture step's work while the weights warm up."""
-    operands = (shared, member, step, train, valid, key)
-    if arch_start <= 0:
-      return arch_step(*operands)
-
-    def wait(shared, member, step, train, valid, key):
-      _, info = jax.eval_shape(arch_step, *operands)
-      info = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), info)
-      info["costs"] = costs_of(member.logits, step)
-      info["sound"] = {n: jnp.bool_(True) for n in info["sound"]}
-      return member, info
-
-    return jax.lax.cond(step >= arch_start, arch_step, wait, *operands)
-
   def weight_step(shared, logits, step, train, key):
     loss = loss_of("cross_entropy", step, active_only=True)
     variables = shared.variables
@@ -308,15 +277,91 @@ def differentiable(
     }
     return shared, value, accuracy, sound
 
+  return Steps(
+    init_shared, init_member, arch_step, weight_step, costs_of, masks
+  )
+
+
+def differentiable(
+  space: Any,
+  *,
+  relaxation: Relaxation | None = None,
+  objectives: Sequence[Objective] = (objectives.cross_entropy(),),
+  weighting: Weighting | None = None,
+  preference: Sequence[float] | None = None,
+  constraints: Sequence[Constraint] = (),
+  hypergradient: Hypergradient | None = None,
+  optimizer: optax.GradientTransformation | None = None,
+  arch_optimizer: optax.GradientTransformation | None = None,
+  arch_start: int = 0,
+  remat: bool | None = None,
+  activations: jax.typing.DTypeLike = jnp.float32,
+) -> Search:
+  """A gradient search over `space`.
+
+  Args:
+    space: what can be built, see `nasjax.spaces`.
+    relaxation: logits to weights; default `relaxations.softmax()`.
+    objectives: what is minimised; at least one.
+    weighting: how they share a step; default `weightings.constant()`.
+    preference: f32[M], one number an objective; default all 1.
+    constraints: limits, see `nasjax.constraints`.
+    hypergradient: default `hypergradients.first_order()`.
+    optimizer: of the network weights; default SGD.
+    arch_optimizer: of the logits; default Adam.
+    arch_start: the first step that moves the logits; before it the weights
+      warm up.
+    remat: gradients compute each cell anew instead of keeping its values;
+      None: as the space has it.
+    activations: floating type of the network's values; its parameters, batch
+      statistics and losses stay float32.
+
+  Returns:
+    `init(key)` and `update(state, train_batch, valid_batch)`; both pure.
+
+  Raises:
+    ValueError: no objective, an unknown task scalar, two metrics of one name,
+      a preference of another length, activations that are no floating type,
+      or `remat` for a space without it.
+  """
+  preference = [1.0] * len(objectives) if preference is None else preference
+  check_preference(objectives, preference)
+  steps = make_steps(
+    space,
+    relaxation=relaxation or relaxations.softmax(),
+    objectives=objectives,
+    weighting=weighting or weightings.constant(),
+    constraints=constraints,
+    hypergradient=hypergradient or hypergradients.first_order(),
+    optimizer=optimizer or default_optimizer(),
+    arch_optimizer=arch_optimizer or default_arch_optimizer(),
+    remat=remat,
+    activations=activations,
+  )
+  arch_step = or_wait(steps.arch_step, steps.costs, arch_start)
+
+  def init(key: Key) -> SearchState:
+    network, *own = jax.random.split(key, 4)
+    return SearchState(
+      steps.init_shared(network),
+      steps.init_member(
+        own,
+        jnp.asarray(preference, jnp.float32),
+        [jnp.float32(c.limit) for c in constraints],
+      ),
+      jax.tree.map(jnp.asarray, steps.masks),
+      jnp.int32(0),
+    )
+
   def update(
     state: SearchState, train: Batch, valid: Batch
   ) -> tuple[SearchState, Info]:
     key = jax.random.fold_in(state.member.key, state.step)
     arch_key, weight_key = jax.random.split(key)
-    member, info = arch_step_or_wait(
+    member, info = arch_step(
       state.shared, state.member, state.step, train, valid, arch_key
     )
-    shared, train_loss, train_accuracy, sound = weight_step(
+    shared, train_loss, train_accuracy, sound = steps.weight_step(
       state.shared, member.logits, state.step, train, weight_key
     )
     sound = info.pop("sound") | sound
@@ -333,15 +378,19 @@ def differentiable(
   return Search(init, jax.jit(update))
 
 
-def _check(objectives, preference, constraints) -> list[Metric]:
-  """The metrics read, each once."""
-  if not objectives:
-    raise ValueError("differentiable: at least one objective is needed")
+def check_preference(objectives, preference) -> None:
+  """Raises ValueError unless it has one number an objective."""
   if len(preference) != len(objectives):
     raise ValueError(
       f"differentiable: preference has {len(preference)} numbers for"
       f" {len(objectives)} objectives"
     )
+
+
+def _check(objectives, constraints) -> list[Metric]:
+  """The metrics read, each once."""
+  if not objectives:
+    raise ValueError("differentiable: at least one objective is needed")
   for objective in objectives:
     for task in objective.task:
       if task not in _TASKS:

@@ -1,0 +1,54 @@
+"""Are limits hit without tuning? Ten limits each, three penalties.
+
+Run: python -m experiments.multi_objective.target_hit [METRIC] [PENALTY]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from experiments.multi_objective import common
+from nasjax import constraints, relaxations, search
+
+EPOCHS = 40
+
+
+def main(name: str = "latency_ms", kind: str = "augmented_lagrangian") -> None:
+  made = common.setup()
+  metric = made.metrics[name]
+  percentiles = np.linspace(5, 80, 10)
+  limits = common.limits_of(made, name, percentiles)
+  each = common.steps_an_epoch(made)
+  penalty = getattr(constraints, kind)()
+  searcher = search.differentiable_front(
+    made.space,
+    members=len(limits),
+    limits={name: limits},
+    relaxation=relaxations.proxyless(),
+    constraints=[constraints.at_most(metric, limits[0], penalty=penalty)],
+    **common.options(EPOCHS, each),
+  )
+  state, spent = common.run(made, searcher, 0, EPOCHS)
+  accuracy = common.accuracy(made, state)
+  print(f"{name} {kind}: {EPOCHS * each} steps, {spent:.0f} s of CPU")
+  hits = kept = 0
+  for percentile, limit, own in zip(
+    percentiles, limits, search.members(state), strict=True
+  ):
+    weights = common.expected(own)
+    before = float(metric.expected(weights)) / limit
+    decided = made.space.decide(weights, [(metric, limit)])
+    after = metric.exact(decided) / limit
+    hits += 0.93 <= before <= 1.02
+    kept += after <= 1.0
+    print(
+      f"  {percentile:5.1f}th  limit {limit:.5g}  expected {before:.3f}"
+      f"  decided {after:.3f}  accuracy {accuracy(decided):.3f}"
+    )
+  print(f"  expected in [0.93, 1.02]: {hits}/10; decided within: {kept}/10")
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

@@ -1,0 +1,142 @@
+"""The metrics and limits of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nasjax import hardware
+from nasjax.cli.config import SearchConfig
+from nasjax.errors import InputError, nearest
+from nasjax.reader import number
+from nasjax.types import Metric
+
+COUNTED = {
+  "params": hardware.params,
+  "macs": hardware.macs,
+  "flops": hardware.flops,
+}
+MEASURED = tuple(hardware.METRICS)
+# Of a device without a table; others where a limit or objective names them.
+_SHOWN = (
+  "latency_ms",
+  "energy_mj",
+  "peak_sram_bytes",
+  "flash_bytes",
+  "working_set_bytes",
+)
+
+
+def split_assignment(text: str, flag: str) -> tuple[str, str | None]:
+  """`NAME=VALUE` -> (name, value); the value may be absent."""
+  name, equals, value = text.partition("=")
+  if not name or (equals and not value):
+    raise InputError(flag, f"{text!r} is not NAME=VALUE")
+  return name.strip(), value.strip() if equals else None
+
+
+def _unit(name: str) -> int:
+  """What one unit on the command line is in the metric's own."""
+  return 1024 if name.endswith("_kib") else 1
+
+
+def plain(name: str) -> str:
+  """A metric's own name, without its device, in bytes."""
+  name = name.partition("__")[0].rpartition(":")[2]
+  if name.endswith("_kib"):
+    name = name.removesuffix("_kib") + "_bytes"
+  return name
+
+
+def metrics(
+  config: SearchConfig, space: Any, devices: Sequence[hardware.Device]
+) -> dict[str, Metric]:
+  """Every metric that the devices allow, by name.
+
+  With several devices a device's metric is called METRIC__DEVICE.
+  """
+  found = {name: make(space) for name, make in COUNTED.items()}
+  asked = {
+    plain(split_assignment(t, "")[0]) for t in config.limit + config.objective
+  }
+  for device in devices:
+    shown = _SHOWN if device.table is None else device.table.costs
+    for name in device.metrics:
+      if name not in shown and name not in asked:
+        continue
+      metric = device.metric(space, name)
+      if len(devices) > 1:
+        metric = metric._replace(name=f"{name}__{device.name}")
+      found[metric.name] = metric
+  return found
+
+
+def find(name: str, known: Mapping[str, Metric], flag: str) -> Metric:
+  """The metric that a flag names; raises InputError with the nearest one."""
+  device, colon, metric = name.partition(":")
+  if "_kib" in name:
+    metric = plain(name)
+    name = f"{device}:{metric}" if colon else metric
+  asked = f"{metric}__{device}" if colon else name
+  if colon and asked not in known and metric in known:
+    asked = metric if known[metric].device == device else asked
+  if asked not in known:
+    fix = nearest(asked, known)
+    if any(asked.startswith(m) for m in MEASURED) and not any(
+      k.startswith(asked) for k in known
+    ):
+      fix = "name a device that has it with --device; " + fix
+    raise InputError(flag, f"no metric {name!r}", fix)
+  return known[asked]
+
+
+def limits(
+  config: SearchConfig, known: Mapping[str, Metric]
+) -> list[tuple[Metric, float]]:
+  """(metric, upper bound) of each --limit; raises InputError.
+
+  Of a range LOW..HIGH the bound is HIGH, see `front_limits`.
+  """
+  found: list[tuple[Metric, float]] = []
+  for text in config.limit:
+    name, value = split_assignment(text, "--limit")
+    flag = f"--limit {name}"
+    if value is None:
+      raise InputError(flag, "has no value", f"write {name}=VALUE")
+    metric = find(name, known, flag)
+    low, dots, high = value.partition("..")
+    if dots and config.front is None:
+      raise InputError(flag, f"{value} is a range", "add --front N")
+    ends = [
+      number(v, flag, high=1e30) for v in ([low, high] if dots else [low])
+    ]
+    bound = ends[-1]
+    if ends[0] <= 0:
+      raise InputError(flag, f"{value} must be above 0")
+    if ends[0] > bound:
+      raise InputError(flag, f"{value} falls, a range is LOW..HIGH")
+    bound *= _unit(name)
+    if metric.name in [m.name for m, _ in found]:
+      raise InputError(flag, "is given twice")
+    found.append((metric, bound))
+  return found
+
+
+def front_limits(
+  config: SearchConfig, bounds: Sequence[tuple[Metric, float]]
+) -> list[list[tuple[Metric, float]]]:
+  """The limits of each member of a front, evenly spread; [] without one."""
+  if config.front is None:
+    return []
+  spread = []
+  for (metric, high), text in zip(bounds, config.limit, strict=True):
+    name, value = split_assignment(text, "--limit")
+    low, dots, _ = (value or "").partition("..")
+    first = float(low) * _unit(name) if dots else high
+    spread.append((metric, np.linspace(first, high, config.front)))
+  return [
+    [(metric, float(values[i])) for metric, values in spread]
+    for i in range(config.front)
+  ]

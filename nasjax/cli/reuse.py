@@ -1,0 +1,126 @@
+"""`nasjax search --from RUN`: a trained supernet for new limits or devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nasjax import checkpoint, run_folder
+from nasjax.cli import config as configs
+from nasjax.cli import training
+from nasjax.cli.config import SearchConfig
+from nasjax.errors import InputError
+from nasjax.manifests import Damaged
+
+_NEW_DEVICE = 0.25  # share of a run's epochs for another device
+
+
+def _config_path(run: str) -> Path:
+  path = Path(run) / run_folder.CONFIG
+  if not path.is_file():
+    raise InputError(f"--from {run}", f"is no run folder: no {path.name}")
+  return path
+
+
+def config(flags: Mapping[str, Any]) -> SearchConfig:
+  """A run's options with flags over them, and without its warm-up.
+
+  Args:
+    flags: as the command line has them, `from_` among them.
+
+  Returns:
+    The configuration: the epochs of the run that moved its architecture (for
+    another device a quarter of all and no limit), a new run folder, and no
+    warm-up, unless flags say so.
+
+  Raises:
+    InputError: `from_` is no run folder, or a flag is wrong.
+  """
+  path = str(_config_path(flags["from_"]))
+  made = configs.from_flags(SearchConfig, flags, path)
+  fresh: dict[str, Any] = {"out": None, "warmup": 0.0, "front": None}
+  old = configs.from_flags(SearchConfig, {}, path)
+  share = 1.0 - old.warmup
+  if made.device != old.device:
+    share = _NEW_DEVICE
+    fresh["limit"] = ()  # a limit of the old device says nothing of the new one
+  if old.epochs is not None:
+    fresh["epochs"] = max(1, round(old.epochs * share))
+  changes = {k: v for k, v in fresh.items() if k not in flags}
+  return dataclasses.replace(made, **changes)
+
+
+def _base(run: str) -> tuple[SearchConfig, Any]:
+  """A run's configuration, and its state in the newest sound checkpoint."""
+  # Imported late: search imports this module.
+  from nasjax.cli import search
+
+  path = _config_path(run)
+  old = configs.from_flags(SearchConfig, {}, str(path))
+  problem = search.prepare(old)
+  made, _ = search.build(problem)
+  folder = Path(run) / checkpoint.FOLDER
+  for step in reversed(checkpoint.steps(folder)):
+    try:
+      saved = checkpoint.verify(folder, step)
+    except Damaged:
+      continue  # it is not ours to put aside
+    where = f"{folder}/{step}"
+    carried = training.restore(saved, problem, made, where)
+    return old, carried.progress.state
+  raise InputError(f"--from {run}", "has no sound checkpoint")
+
+
+def check(problem, made) -> None:
+  """Refuses a run that cannot be reused, before anything is written.
+
+  Raises:
+    InputError: no sound checkpoint, or one of another network.
+  """
+  run = problem.config.from_
+  if run is None:
+    return
+  variables = _base(run)[1].shared.variables
+  state = jax.eval_shape(made.init, jax.random.key(0))
+  ours = jax.tree.map(lambda v: (v.shape, v.dtype), state.shared.variables)
+  theirs = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
+  if ours != theirs:
+    raise InputError(
+      f"--from {run}", "its network is another one", "keep its space and data"
+    )
+
+
+def carried(problem, made) -> training.Carried | None:
+  """What a new search starts from; None: from random weights.
+
+  For another device the architecture parameters are taken too:
+  alpha_new = alpha_base + delta, where delta starts at 0 with an optimiser of
+  its own.
+
+  Raises:
+    InputError: as `check`.
+  """
+  config = problem.config
+  if config.from_ is None:
+    return None
+  old, base = _base(config.from_)
+  key = jax.random.fold_in(jax.random.key(config.seed), 0)
+  begun = jax.jit(training.starting(problem, made))(key)
+  state = begun.progress.state
+  state = state._replace(
+    shared=state.shared._replace(
+      variables=jax.tree.map(jnp.asarray, base.shared.variables)
+    )
+  )
+  if config.device != old.device and old.front is None and config.front is None:
+    state = state._replace(
+      member=state.member._replace(
+        logits=jax.tree.map(jnp.asarray, base.member.logits)
+      )
+    )
+  return begun._replace(progress=begun.progress._replace(state=state))

@@ -1,0 +1,46 @@
+"""Pareto fronts: dominance, sorting, indicators and the choice of a network.
+
+`dominance` and `indicators.compiled_hypervolume` / `igd_plus` are compiled and
+have static shapes, for use inside a search's own step. `hypervolume` is exact
+in any dimension (moocore) and runs outside. `choice` looks at a finished front.
+
+Every objective is minimised. A point with a NaN is worse than every other.
+"""
+
+from nasjax.pareto.choice import (
+  bands,
+  choose,
+  knee,
+  slopes,
+  trade_offs,
+  unit_range,
+)
+from nasjax.pareto.dominance import (
+  crowding_distance,
+  dominates,
+  front,
+  front_mask,
+  non_dominated_sort,
+)
+from nasjax.pareto.indicators import (
+  compiled_hypervolume,
+  hypervolume,
+  igd_plus,
+)
+
+__all__ = [
+  "bands",
+  "choose",
+  "compiled_hypervolume",
+  "crowding_distance",
+  "dominates",
+  "front",
+  "front_mask",
+  "hypervolume",
+  "igd_plus",
+  "knee",
+  "non_dominated_sort",
+  "slopes",
+  "trade_offs",
+  "unit_range",
+]

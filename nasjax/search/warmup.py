@@ -1,0 +1,39 @@
+"""Architecture steps that wait until the weights are warm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def or_wait(arch_step: Callable, costs: Callable, arch_start: int) -> Callable:
+  """Skips an architecture step's work while the weights warm up.
+
+  Args:
+    arch_step: as `Steps` has it, for one member or many.
+    costs: (logits, step) -> costs of the same.
+    arch_start: the first step that moves the logits.
+
+  Returns:
+    A function with the arguments of `arch_step`.
+  """
+  if arch_start <= 0:
+    return arch_step
+
+  def step_or_wait(shared, member, step, train, valid, key):
+    operands = (shared, member, step, train, valid, key)
+
+    def wait(shared, member, step, train, valid, key):
+      _, info = jax.eval_shape(arch_step, *operands)
+      info = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), info)
+      info["costs"] = costs(member.logits, step)
+      info["sound"] = {
+        n: jnp.ones_like(v, bool) for n, v in info["sound"].items()
+      }
+      return member, info
+
+    return jax.lax.cond(step >= arch_start, arch_step, wait, *operands)
+
+  return step_or_wait

@@ -1,0 +1,205 @@
+"""Fronts, weightings and reuse from the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from nasjax import spaces
+from nasjax.cli import config as configs
+from nasjax.cli import search
+from nasjax.cli.main import main
+from nasjax.hardware import table as tables
+
+SHAPE = dict(channels=4, cells=1, image_shape=(8, 8, 3), num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+  """(images, a table with latency and energy) of a tiny space."""
+  folder = tmp_path_factory.mktemp("files")
+  rng = np.random.default_rng(0)
+  np.savez(
+    folder / "images.npz",
+    x_train=rng.integers(256, size=(48, 8, 8, 3), dtype=np.uint8),
+    y_train=np.arange(48) % 3,
+    x_test=rng.integers(256, size=(6, 8, 8, 3), dtype=np.uint8),
+    y_test=np.arange(6) % 3,
+  )
+  rows = [
+    (
+      work,
+      1,
+      {
+        "latency_ms": str(1e-3 + 1e-6 * work.flops),
+        "energy_mj": str(1e-3 + 1e-5 * work.channels_out),
+      },
+    )
+    for work in spaces.nasbench201(**SHAPE).workloads().distinct()
+  ]
+  tables.write(
+    folder / "board.csv", {"device": "board"}, rows, ("latency_ms", "energy_mj")
+  )
+  return str(folder / "images.npz"), str(folder / "board.csv")
+
+
+def arguments(files, *more):
+  return [
+    *("--space", "nasbench201", "--data", files[0], "--device", files[1]),
+    *("--cells", "1", "--channels", "4", "--epochs", "2"),
+    *("--batch-size", "8", "--relaxation", "gdas", *more),
+  ]
+
+
+def rows(path):
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def config(files, **more):
+  return configs.SearchConfig(
+    space="nasbench201",
+    data=files[0],
+    device=(files[1],),
+    cells=1,
+    channels=4,
+    epochs=2,
+    batch_size=8,
+    **more,
+  )
+
+
+def percentiles(files):
+  problem = search.prepare(config(files))
+  return np.percentile(problem.costs["latency_ms"].of(problem.random), [20, 80])
+
+
+@pytest.mark.slow
+def test_a_front_is_decided_reused_and_ranked(files, tmp_path, capsys):
+  low, high = percentiles(files)
+  out, again = tmp_path / "front", tmp_path / "again"
+  limit = f"latency_ms={low:.6g}..{high:.6g}"
+  assert (
+    main(
+      [
+        "search",
+        *arguments(files, "--front", "3", "--limit", limit),
+        *("--penalty", "augmented_lagrangian", "--out", str(out)),
+      ]
+    )
+    == 0
+  ), capsys.readouterr().err
+  found = rows(out / "front.csv")
+  assert [r["member"] for r in found] == ["0", "1", "2"]
+  limits = [float(r["limit_latency_ms"]) for r in found]
+  np.testing.assert_allclose(limits, np.linspace(low, high, 3), rtol=1e-5)
+  for row, bound in zip(found, limits, strict=True):
+    assert float(row["latency_ms"]) <= bound
+  assert [r["chosen"] for r in found].count("1") == 1
+  chosen = next(r for r in found if r["chosen"] == "1")
+  assert chosen["on_front"] == "1"
+  own = json.loads((out / "genotype.json").read_text())
+  member = json.loads(
+    (out / "members" / chosen["member"] / "genotype.json").read_text()
+  )
+  assert own == member
+  log = rows(out / "metrics.csv")
+  assert "violation_latency_ms__2" in log[-1] and len(log) == 2
+  assert main(["show", str(out / "members" / "1")]) == 0
+
+  # The supernet is good for another limit, and says how well it ranks.
+  limit = f"latency_ms={0.9 * high:.6g}"
+  more = ("--limit", limit, "--check-ranking", "3", "--out", str(again))
+  assert main(["search", "--from", str(out), *more]) == 0, (
+    capsys.readouterr().err
+  )
+  assert "rank correlation" in capsys.readouterr().out
+  value = json.loads((again / "genotype.json").read_text())
+  assert value["metrics"]["latency_ms"]["value"] <= 0.9 * high
+  assert len(rows(again / "ranking.csv")) == 3
+  assert len(rows(again / "metrics.csv")) == 1  # without the warm-up's epochs
+  assert main(["search", "--from", str(out), "--cells", "2"]) == 2
+  assert "another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "weighting",
+  [
+    "constant",
+    "chebyshev",
+    "mgda",
+    "pcgrad",
+    "upgrad",
+    "exact_pareto",
+    "epsilon_constraint",
+  ],
+)
+@pytest.mark.parametrize(
+  "penalty", ["quadratic", "augmented_lagrangian", "log_barrier", "objective"]
+)
+def test_every_combination_is_made(weighting, penalty, files):
+  _, high = percentiles(files)
+  problem = search.prepare(
+    config(
+      files,
+      weighting=weighting,
+      penalty=penalty,
+      objective=("cross_entropy", "latency_ms", "energy_mj"),
+      limit=(f"latency_ms={high}",),
+      tighten=None if penalty == "objective" else 2.0,
+    )
+  )
+  made, _ = search.build(problem)
+  assert callable(made.update)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", ["constant", "chebyshev", "mgda"])
+def test_weightings_search(weighting, files, tmp_path, capsys):
+  code = main(
+    [
+      "search",
+      *arguments(files, "--weighting", weighting, "--out", str(tmp_path / "r")),
+      *("--objective", "cross_entropy", "latency_ms", "energy_mj"),
+    ]
+  )
+  assert code == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "objective", ["edp", "efficiency", "mnasnet_soft", "mnasnet_hard"]
+)
+def test_composed_objectives_are_made(objective, files):
+  _, high = percentiles(files)
+  problem = search.prepare(
+    config(files, objective=(objective,), limit=(f"latency_ms={high}",))
+  )
+  search.build(problem)
+
+
+REFUSED = [
+  (["--limit", "latency_ms=1..2"], "add --front N"),
+  (["--limit", "latency_ms=2..1", "--front", "2"], "LOW..HIGH"),
+  (["--limit", "latency_ms=0..1", "--front", "2"], "above 0"),
+  (["--limit", "latency_ms=0.000001..1", "--front", "2"], "reachable"),
+  (["--front", "2", "--stop-on-skips", "0.5"], "many networks"),
+  (["--normalization", "l2"], "constant has none"),
+  (["--weighting", "mgda", "--normalization", "l3"], "did you mean l2?"),
+  (["--weighting", "mgda", "--objective", "params=0"], "above 0"),
+  (["--objective", "mnasnet_soft"], "add --limit"),
+  (["--tighten", "2"], "no limit"),
+  (["--penalty", "objectiv"], "did you mean objective?"),
+  (["--from", "nowhere"], "no run folder"),
+  (["--check-ranking", "2"], "below 3"),
+]
+
+
+@pytest.mark.parametrize("flags, said", REFUSED, ids=lambda v: str(v)[:40])
+def test_mistakes_are_one_line(flags, said, files, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert main(["search", *arguments(files, "--out", str(out), *flags)]) == 2
+  error = capsys.readouterr().err
+  assert error.startswith("error: ") and error.count("\n") == 1
+  assert said in error
+  assert not out.exists()
