@@ -16,6 +16,8 @@ import numpy as np
 from nasjax.types import Metric
 
 _CONVOLUTIONS = ("convolution", "depthwise")
+# These read two inputs; a block saves its own for them.
+JOINS = ("add", "multiply", "concat")
 _POOLS = ("average_pool", "max_pool")
 # Operations on each element, with the floating-point operations they take.
 _ELEMENTWISE = {
