@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import table as tables
-from nasjax.hardware.workload import additive_metric
+from nasjax.hardware.workload import Workload, additive_metric
 from nasjax.types import Metric
 
 __all__ = ["Device", "device", "device_names"]
@@ -21,38 +22,90 @@ class Device(NamedTuple):
   name: str
   table: tables.Table
 
-  def latency(self, space: Any) -> Metric:
-    """Latency in ms of one image through a space's networks.
+  def latency(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Latency in ms of one call of a space's networks.
+
+    Args:
+      space: the space.
+      batch: images in the call.
+      bits: of weights and activations, 32 or 8.
+      interpolate: also between measured shapes.
+
+    Returns:
+      The metric: the sum of the workloads' rows under the table's rules.
 
     Raises:
-      InputError: the table lacks a workload of the space, or latencies.
+      InputError: the table lacks a workload of the space, at this batch and
+        these bits, or latencies.
     """
-    return self._metric(space, "latency_ms")
+    return self._metric(space, "latency_ms", batch, bits, interpolate)
 
-  def energy(self, space: Any) -> Metric:
-    """Energy in mJ of one image through a space's networks.
+  def energy(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Energy in mJ of one call of a space's networks, see `latency`.
+
+    The table's rules are of latency and do not count.
 
     Raises:
       InputError: the table lacks a workload of the space, or energies.
     """
-    return self._metric(space, "energy_mj")
+    return self._metric(space, "energy_mj", batch, bits, interpolate)
 
-  def _metric(self, space, column):
-    if column not in self.table.costs:
+  def _metric(self, space, column, batch, bits, interpolate):
+    table = self.table
+    if column not in table.costs:
       raise InputError(
-        self.table.source,
+        table.source,
         f"has no column {column}",
-        f"it has {', '.join(self.table.costs)}",
+        f"it has {', '.join(table.costs)}",
       )
-    header = self.table.header
-    made = " ".join(header[k] for k in ("runtime", "date") if k in header)
-    return additive_metric(
+    rules = tables.Rules()
+    if column == "latency_ms":
+      rules = table.rules.get((bits, batch), rules)
+    kinds: dict[Workload, bool] = {}  # workload -> whether it is exact
+
+    def cost(work):
+      own = work._replace(bits=bits).key
+      kinds[own] = (own, batch) in table.rows
+      if interpolate:
+        value = interpolation.cost(table, own, column, batch)
+      else:
+        value = table.cost(own, column, batch)
+      return rules.factor(work) * value
+
+    made = " ".join(
+      table.header[k] for k in ("runtime", "date") if k in table.header
+    )
+    metric = additive_metric(
       column,
       tables.COSTS[column],
       space.workloads(),
-      lambda work: self.table.cost(work, column),
+      cost,
       device=self.name,
-      source=f"table of {self.name}" + (f" ({made})" if made else ""),
+      constant=rules.constant_ms,
+    )
+    words = [made] if made else []
+    words += [f"batch {batch}"] if batch != 1 else []
+    words += [f"{bits} bits"] if bits != 32 else []
+    between = sum(not exact for exact in kinds.values())
+    if between:
+      words.append(f"{between} of {len(kinds)} workloads interpolated")
+    return metric._replace(
+      source=f"table of {self.name}"
+      + (f" ({', '.join(words)})" if words else "")
     )
 
 
