@@ -63,6 +63,25 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
+  bundle = tools.add_parser(
+    "bundle",
+    help="write ONNX files and a script that times them on the device",
+    allow_abbrev=False,
+  )
+  configs.add_flags(bundle, configs.BundleConfig)
+  take = tools.add_parser(
+    "import",
+    help="make a table of what a bundle's script measured",
+    allow_abbrev=False,
+  )
+  take.add_argument("path", metavar="CSV", help="the script's results.csv")
+  configs.add_flags(take, configs.ImportConfig)
+  covering = tools.add_parser(
+    "coverage",
+    help="print which workloads of a space a table knows",
+    allow_abbrev=False,
+  )
+  configs.add_flags(covering, configs.CoverageConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -89,13 +108,14 @@ def _parser() -> configs.Parser:
   )
   for command in (listing, verify):
     command.add_argument("run", metavar="RUN", help="a run folder")
-  for command in (search, resume, doctor, measure):
+  for command in (search, resume, doctor, measure, bundle):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  for command in (search, resume, show, doctor, measure, listing, verify):
+  hardware = (measure, bundle, take, covering)
+  for command in (search, resume, show, doctor, listing, verify, *hardware):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
@@ -162,9 +182,21 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import doctor
 
     return doctor.run()
-  from nasjax.cli import hw
+  return _hardware(arguments)
 
-  return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))
+
+def _hardware(arguments) -> int:
+  from nasjax.cli import hw, hw_use
+
+  flags = vars(arguments)
+  if arguments.tool == "bundle":
+    return hw.bundle(configs.from_flags(configs.BundleConfig, flags))
+  if arguments.tool == "import":
+    made = configs.from_flags(configs.ImportConfig, flags)
+    return hw.take(arguments.path, made)
+  if arguments.tool == "coverage":
+    return hw_use.coverage(configs.from_flags(configs.CoverageConfig, flags))
+  return hw.measure(configs.from_flags(configs.MeasureConfig, flags))
 
 
 def _check_text(argv):

@@ -240,7 +240,12 @@ def metrics(config: SearchConfig, space: Any) -> dict[str, Metric]:
   for device in devices:
     for column in device.table.costs:
       make = device.latency if column == "latency_ms" else device.energy
-      metric = make(space)
+      metric = make(
+        space,
+        batch=config.device_batch,
+        bits=config.device_bits,
+        interpolate=config.interpolate,
+      )
       if len(devices) > 1:
         metric = metric._replace(name=f"{column}__{device.name}")
       found[metric.name] = metric

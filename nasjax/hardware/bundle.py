@@ -19,6 +19,7 @@ import numpy as np
 
 from nasjax import export
 from nasjax.errors import InputError
+from nasjax.hardware import calibrate as calibration
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import Workload
 from nasjax.reader import parse_json, read_csv
@@ -29,6 +30,8 @@ FORMAT = "nasjax.measurements/1"
 MANIFEST, SCRIPT = "manifest.json", "measure.py"
 NETWORK = "network"  # the kind of a row that times a whole network
 BITS = (32, 8)
+VALUES = ("latency_ms", "minimum_ms", "spread", "noisy")  # of a table's row
+_OWN = ("format", "bundle", "space")  # lines that a table has no use for
 _ANCHOR = Workload("convolution", 16, 16, 16, 16, 3)
 
 
@@ -90,6 +93,7 @@ def quantized(model: Any, shapes: Mapping[str, Sequence[int]], path: Path):
     InputError: onnxruntime is not installed.
   """
   tools = export.need("onnxruntime.quantization")
+  export.need("onnxruntime").set_default_logger_severity(3)
   logger = logging.getLogger()
   level, _ = logger.level, logger.setLevel(logging.ERROR)
   try:
@@ -259,7 +263,7 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
   Raises:
     InputError: names the line and column that is wrong.
   """
-  found = read_csv(path, (*tables.COLUMNS, "latency_ms", NETWORK))
+  found = read_csv(path, (*tables.COLUMNS, *VALUES, NETWORK))
   if found.header.get("format") != FORMAT:
     raise InputError(
       str(path),
@@ -277,7 +281,8 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
     for k, v in about["arguments"].items()
   }
   space = make_space(about["name"], arguments)
-  works, networks = [], []
+  rounds: dict[tuple, list[dict[str, str]]] = {}
+  networks: dict[tuple, list[float]] = {}
   for line, cells in found.rows:
     where = f"{path}:{line}"
     latency = tables.cost(cells["latency_ms"], f"{where} latency_ms")
@@ -285,8 +290,80 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
       bits, batch = (
         tables.whole_cell(cells[c], f"{where} {c}") for c in ("bits", "batch")
       )
-      choices = _choices(space, cells[NETWORK], f"{where} {NETWORK}")
-      networks.append((choices, bits, batch, latency))
+      _choices(space, cells[NETWORK], f"{where} {NETWORK}")
+      networks.setdefault((cells[NETWORK], bits, batch), []).append(latency)
     else:
-      works.append((*tables.key(cells, where), cells))
-  return Measurements(found.header, works, networks), space
+      for column in VALUES[1:]:
+        tables.cost(cells[column], f"{where} {column}")
+      rounds.setdefault(tables.key(cells, where), []).append(cells)
+  return Measurements(
+    found.header,
+    [(*key, _merged(cells)) for key, cells in sorted(rounds.items())],
+    [
+      (_choices(space, text, str(path)), bits, batch, float(np.median(times)))
+      for (text, bits, batch), times in networks.items()
+    ],
+  ), space
+
+
+def _merged(cells: Sequence[Mapping[str, str]]) -> dict[str, str]:
+  """One row of several rounds' rows: medians, and how far they lie apart."""
+  times = [float(c["latency_ms"]) for c in cells]
+  middle = float(np.median(times))
+  apart = (max(times) - min(times)) / middle if middle > 0 else 0.0
+  spread = max(apart, float(np.median([float(c["spread"]) for c in cells])))
+  return {
+    "latency_ms": f"{middle:.6g}",
+    "minimum_ms": f"{min(float(c['minimum_ms']) for c in cells):.6g}",
+    "spread": f"{spread:.3g}",
+    "noisy": str(int(sum(c["noisy"] == "1" for c in cells) * 2 > len(cells))),
+  }
+
+
+def table(
+  measured: Measurements, space: Any, source: str
+) -> tuple[dict[str, str], list[tuple[Workload, int, dict[str, str]]]]:
+  """A table's header and rows; whole networks give its rules.
+
+  Args:
+    measured: as `read` found it.
+    space: of the networks.
+    source: what a message calls it.
+
+  Returns:
+    (header, rows) as `tables.write` takes them. Bits and batch sizes of which
+    whole networks were timed have a line of rules and one that says how well
+    these predict.
+
+  Raises:
+    InputError: too few networks, or a workload of theirs was not timed.
+  """
+  header = {k: v for k, v in measured.header.items() if k not in _OWN}
+  if not measured.workloads:
+    raise InputError(source, "has no workloads, only networks")
+  found = tables.Table(
+    source,
+    header,
+    {
+      (work, batch): {"latency_ms": float(cells["latency_ms"])}
+      for work, batch, cells in measured.workloads
+    },
+  )
+  settings = sorted({(bits, batch) for _, bits, batch, _ in measured.networks})
+  for bits, batch in settings:
+    made = calibration.calibrate(
+      found,
+      space.workloads(),
+      [
+        (choices, time)
+        for choices, b, n, time in measured.networks
+        if (b, n) == (bits, batch)
+      ],
+      bits=bits,
+      batch=batch,
+    )
+    header[tables.rules_key(bits, batch)] = made.rules.text()
+    header[f"calibration bits={bits} batch={batch}"] = str(made)
+  noisy = sum(cells["noisy"] == "1" for _, _, cells in measured.workloads)
+  header["noisy"] = f"{noisy} of {len(measured.workloads)} rows"
+  return header, measured.workloads

@@ -10,8 +10,9 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
 from nasjax.errors import InputError
-from nasjax.hardware.table import ANY, Rules, Table
+from nasjax.hardware.table import Rules, Table
 from nasjax.hardware.workload import SpaceWorkloads, Workload
+from nasjax.layers.blocks import ACTIVATIONS
 
 FEWEST = 10  # networks
 _STRENGTHS = tuple(10.0**e for e in np.arange(-4, 1.1, 0.5))
@@ -24,7 +25,7 @@ class Calibration(NamedTuple):
   within_10_percent: float  # of the networks, each left out of its fit
   rmse_ms: float
   spearman: float
-  strength: float  # of the pull towards factors of 1
+  strength: float  # of the pull towards the usual factors
 
   def __str__(self) -> str:
     """For a header."""
@@ -68,25 +69,35 @@ def features(
   return found
 
 
-def _fit(matrix, times, strength):
+def _usual(name: str) -> float:
+  """What a factor is where nothing is known of the device.
+
+  Runtimes fuse an activation into the convolution that it reads, and leave out
+  an addition of zeros.
+  """
+  after, _, kind = name.partition(">")
+  fused = kind in ACTIVATIONS and after in ("convolution", "depthwise")
+  return 0.0 if fused or (after, kind) == ("none", "add") else 1.0
+
+
+def _fit(matrix, times, usual, strength):
   """Non-negative constant and factors with the least relative error.
 
-  min sum_i ((A x - t)_i / t_i)^2 + strength sum_j (x_j - 1)^2, the constant
-  free; a column that is small over all networks stays near 1.
+  min sum_i ((A x - t)_i / t_i)^2 + strength sum_j (x_j - usual_j)^2, the
+  constant free; a factor that the networks say little of stays as usual.
   """
-  scaled = matrix / times[:, None]
-  pull = np.sqrt(strength) * np.eye(matrix.shape[1])[1:]
+  scaled, root = matrix / times[:, None], np.sqrt(strength)
+  pull = root * np.eye(matrix.shape[1])[1:]
   return nnls(
-    np.vstack([scaled, pull]),
-    np.append(np.ones(len(times)), np.full(len(pull), np.sqrt(strength))),
+    np.vstack([scaled, pull]), np.append(np.ones(len(times)), root * usual)
   )[0]
 
 
-def _left_out(matrix, times, strength):
+def _left_out(matrix, times, usual, strength):
   found = np.empty(len(times))
   for i in range(len(times)):
     keep = np.arange(len(times)) != i
-    found[i] = matrix[i] @ _fit(matrix[keep], times[keep], strength)
+    found[i] = matrix[i] @ _fit(matrix[keep], times[keep], usual, strength)
   return found
 
 
@@ -108,8 +119,8 @@ def calibrate(
     batch: of both.
 
   Returns:
-    The calibration; the strength of its pull towards the plain sum is the one
-    with the least leave-one-out error.
+    The calibration; the strength of its pull towards the usual factors is the
+    one with the least leave-one-out error.
 
   Raises:
     InputError: too few networks, one without latency, or a workload that the
@@ -134,15 +145,16 @@ def calibrate(
   matrix = np.array(
     [[1.0, *(row.get(name, 0.0) for name in names)] for row in rows]
   )
+  usual = np.array([_usual(name) for name in names])
   errors = {
     strength: np.sqrt(
-      np.mean((_left_out(matrix, times, strength) / times - 1) ** 2)
+      np.mean((_left_out(matrix, times, usual, strength) / times - 1) ** 2)
     )
     for strength in _STRENGTHS
   }
   strength = min(errors, key=lambda s: (errors[s], -s))
-  values = _fit(matrix, times, strength)
-  found = _left_out(matrix, times, strength)
+  values = _fit(matrix, times, usual, strength)
+  found = _left_out(matrix, times, usual, strength)
   rules = Rules(
     float(values[0]),
     {n: float(v) for n, v in zip(names, values[1:], strict=True)},
@@ -156,4 +168,4 @@ def calibrate(
   )
 
 
-__all__ = ["ANY", "Calibration", "calibrate", "features"]
+__all__ = ["Calibration", "calibrate", "features"]

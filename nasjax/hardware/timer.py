@@ -6,9 +6,11 @@ device and run `python measure.py`; bring its CSV back to `nasjax hw import`.
 Every sample is a loop of calls with inputs and outputs bound beforehand. The
 empty call (a graph that only hands one number on) is timed the same way and
 taken off. Samples of the items of one group are interleaved, with the anchor, a
-convolution that never changes, before each. A sample during which the process
-did not have the processor for itself (wall clock over processor time) is taken
-again; a row whose samples still scatter is measured again, then marked noisy.
+convolution that never changes, around each: times are medians of samples over
+their anchors, times what the anchor takes undisturbed (`anchor_ms`). A sample
+is taken again if the process lost the processor meanwhile (wall clock over
+processor time); a row whose samples still scatter is measured again, then
+marked noisy. All this is done in rounds, one row each, whose median counts.
 Rows are written group by group: a run that was stopped goes on.
 """
 
@@ -27,17 +29,19 @@ import onnxruntime
 
 MANIFEST, RESULTS = "manifest.json", "results.csv"
 TIMES = (
-  "latency_ms",  # median, without the empty call
-  "minimum_ms",  # the same of the fastest sample
+  "latency_ms",  # see the header
+  "minimum_ms",  # the fastest sample, without the empty call
   "spread",  # (90th - 10th percentile) / median
   "noisy",
-  "anchor_drift",  # of the anchor's median, over the first group's
+  "anchor_drift",  # the anchor's median meanwhile, over anchor_ms
   "frequency_mhz",
   "temperature_c",
 )
 _GROUP = 24  # items alive at once
-_SAMPLE_SECONDS = 1.5e-3
-_NOISY = 0.15
+_SAMPLE_SECONDS = 5e-4
+_NOISY = 0.3  # spread of a row
+_TRIES = 3
+_ANCHOR_SECONDS = 2.0  # to find what it takes where nothing disturbs it
 _BUSY = 1.05  # wall clock over processor time of a disturbed sample
 
 
@@ -116,12 +120,7 @@ class Call:
 
   def sample(self):
     """Runs `times` calls: (ms a call, whether something else ran)."""
-    run, session, binding = (
-      self._session.run_with_iobinding,
-      self._session,
-      self._binding,
-    )
-    del session
+    run, binding = self._session.run_with_iobinding, self._binding
     wall, own = time.perf_counter(), time.process_time()
     for _ in range(self.times):
       run(binding)
@@ -139,58 +138,77 @@ class Call:
         break
       before = found
 
-  def undisturbed(self):
-    """The best of at most five samples, ms: the first undisturbed one."""
-    best = np.inf
-    for _ in range(5):
-      found, busy = self.sample()
-      best = min(best, found)
-      if not busy:
-        return found
-    return best
+
+def _steady(samples):
+  """The ratios of undisturbed samples; of all, if those are too few."""
+  fine = [ratio for ratio, _, disturbed in samples if not disturbed]
+  return fine if len(fine) >= 3 else [ratio for ratio, _, _ in samples]
 
 
-def _summary(samples):
-  low, median, high = np.percentile(samples, [10, 50, 90])
-  return float(median), float(min(samples)), float((high - low) / median)
+def quiet(anchor):
+  """The anchor's time where little disturbs it, ms: a low percentile."""
+  anchor.warm_up()
+  end, found = time.perf_counter() + _ANCHOR_SECONDS, []
+  while time.perf_counter() < end:
+    found.append(anchor.sample()[0])
+  return float(np.percentile(found, 5))
 
 
-def time_group(calls, anchor, empty, repeats):
-  """Times calls, interleaved.
+def time_group(calls, anchor, empty, repeats, unit):
+  """Times calls, interleaved, each in units of the anchor beside it.
+
+  A neighbour on the same core, memory or frequency budget slows the anchor
+  too: on a busy machine medians of times differed by 8.7% from run to run,
+  medians of ratios by 3.3%.
 
   Args:
     calls: what to time.
     anchor: the call that should not change.
     empty: the call that does nothing.
-    repeats: samples of each.
+    repeats: undisturbed samples wanted of each; at most `_TRIES` times as many
+      are taken.
+    unit: the anchor's time where nothing disturbs it, ms.
 
   Returns:
-    ([(median, minimum, spread) of each call, the empty call taken off, ms],
-    (median, spread) of the anchor, median of the empty call).
+    ([(median, minimum, spread, how many undisturbed) of each call, the empty
+    call taken off, ms], medians of the anchor and of the empty call, ms).
   """
   for call in (*calls, anchor, empty):
     call.warm_up()
-  samples = [[] for _ in calls]
-  anchors, nothing = [], []
-  for _ in range(repeats):
-    nothing.append(empty.undisturbed())
-    for found, call in zip(samples, calls):  # noqa: B905
-      anchors.append(anchor.undisturbed())
-      found.append(call.undisturbed())
-  base = float(np.median(nothing))
+  every = [*calls, empty]
+  samples, anchors = [[] for _ in every], []
+  left = [repeats] * len(every)
+  for _ in range(_TRIES * repeats):
+    if not any(left):
+      break
+    before = anchor.sample()
+    for n, call in enumerate(every):
+      if not left[n]:
+        continue
+      own, busy = call.sample()
+      after = anchor.sample()
+      disturbed = busy or before[1] or after[1]
+      ratio = 2 * own / (before[0] + after[0])
+      samples[n].append((ratio, own, disturbed))
+      left[n] -= not disturbed
+      anchors.append(after[0])
+      before = after
+  base = unit * float(np.median(_steady(samples[-1])))
+  least = min(own for _, own, _ in samples[-1])
   rows = []
-  for found in samples:
-    median, minimum, spread = _summary(found)
+  for n, found in enumerate(samples[:-1]):
+    low, median, high = np.percentile(_steady(found), [10, 50, 90])
+    minimum = min(own for _, own, _ in found)
     # A cost of 0 would say that the operation is free.
     rows.append(
       (
-        max(median - base, 0.01 * median),
-        max(minimum - min(nothing), 0.01 * minimum),
-        spread,
+        max(unit * median - base, 0.01 * unit * median),
+        max(minimum - least, 0.01 * minimum),
+        float((high - low) / median),
+        repeats - left[n],
       )
     )
-  middle, _, spread = _summary(anchors)
-  return rows, (middle, spread), base
+  return rows, float(np.median(anchors)), base
 
 
 def _write(path, header, columns, rows):
@@ -222,6 +240,7 @@ def run(
   *,
   threads=1,
   repeats=15,
+  rounds=3,
   retries=2,
   device="",
   pinned=True,
@@ -235,6 +254,8 @@ def run(
     out: the CSV; what is in it already, made alike, is not measured again.
     threads: of one operation.
     repeats: samples of each item.
+    rounds: passes over all of them, one row each; `nasjax hw import` takes
+      the median.
     retries: how often a noisy row is measured again.
     device: its name, for the header.
     pinned: whether to stay on the last `threads` cores.
@@ -245,7 +266,7 @@ def run(
   with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
     manifest = json.load(file)
   items = manifest["items"]
-  columns = (*items[0]["row"], "batch", *TIMES)
+  columns = (*items[0]["row"], "batch", "round", *TIMES)
   header = {
     "format": "nasjax.measurements/1",
     **manifest["header"],
@@ -258,8 +279,9 @@ def run(
     "governor": governor(),
     "versions": f"onnxruntime {onnxruntime.__version__}, numpy"
     f" {np.__version__}, python {platform.python_version()}",
-    "latency_ms": f"median of {repeats} samples, per call, without the empty"
-    " call",
+    "latency_ms": f"median of {rounds} rounds, each the median of {repeats}"
+    " samples over the anchor beside each, times anchor_ms; per call, without"
+    " the empty call",
   }
   made_alike = ("bundle", "device", "runtime", "optimization", "threads")
   rows, done = [], set()
@@ -272,7 +294,7 @@ def run(
           f" {header[key]!r}: name another file with --out"
         )
     header = {**header, **before}
-    done = {(r["item"], r["batch"]) for r in rows}
+    done = {(r["item"], r["batch"], r["round"]) for r in rows}
   header.setdefault("date", time.strftime("%Y-%m-%d"))
 
   def load(item, batch):
@@ -280,35 +302,37 @@ def run(
     return Call(path, item["inputs"], batch, threads, optimization)
 
   anchor, empty = load(manifest["anchor"], 1), load(manifest["empty"], 1)
+  header.setdefault("anchor_ms", f"{quiet(anchor):.6g}")
+  unit = float(header["anchor_ms"])
   todo = [
-    (item, batch)
+    (item, batch, number)
+    for number in range(1, rounds + 1)
     for batch in manifest["batches"]
     for item in items
-    if (item["row"]["item"], str(batch)) not in done
+    if (item["row"]["item"], str(batch), str(number)) not in done
   ]
   total, drifts = len(todo) + len(done), [1.0]
   tries = {}
   while todo:
     group, todo = todo[:_GROUP], todo[_GROUP:]
-    calls = [load(item, batch) for item, batch in group]
-    found, (middle, spread), base = time_group(calls, anchor, empty, repeats)
-    header.setdefault("anchor_ms", f"{middle:.6g}")
+    calls = [load(item, batch) for item, batch, _ in group]
+    found, middle, base = time_group(calls, anchor, empty, repeats, unit)
     header.setdefault("empty_call_ms", f"{base:.6g}")
-    drift = middle / float(header["anchor_ms"])
+    drift = middle / unit
     drifts.append(drift)
     again = []
-    for (item, batch), times in zip(group, found):  # noqa: B905
-      noisy = max(times[2], spread) > _NOISY or abs(drift - 1) > _NOISY
-      key = (item["row"]["item"], batch)
-      best = min([*tries.get(key, []), times], key=lambda t: t[2])
+    for (item, batch, number), times in zip(group, found):  # noqa: B905
+      key = (item["row"]["item"], batch, number)
+      least = min([*tries.get(key, []), times], key=lambda t: t[2])
       tries.setdefault(key, []).append(times)
+      noisy = least[2] > _NOISY or least[3] < 3
       if noisy and len(tries[key]) <= retries:
-        again.append((item, batch))
+        again.append((item, batch, number))
         continue
-      values = [f"{t:.6g}" for t in best[:2]] + [f"{best[2]:.3g}"]
+      values = [f"{t:.6g}" for t in least[:2]] + [f"{least[2]:.3g}"]
       values += [str(int(noisy)), f"{drift:.3f}", frequency_mhz()]
       values += [temperature_c()]
-      cells = {**item["row"], "batch": str(batch)}
+      cells = {**item["row"], "batch": str(batch), "round": str(number)}
       rows.append({**cells, **dict(zip(TIMES, values))})  # noqa: B905
     todo += again
     low, high = min(drifts), max(drifts)
@@ -338,6 +362,7 @@ def main():
   parser.add_argument("--device", default="", help="its name in the table")
   parser.add_argument("--threads", type=int, default=1)
   parser.add_argument("--repeats", type=int, default=15)
+  parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--no-pin", action="store_true")
   parser.add_argument(
     "--optimization", default="all", choices=("all", "extended", "none")
@@ -357,6 +382,7 @@ def main():
       found.out,
       threads=found.threads,
       repeats=found.repeats,
+      rounds=found.rounds,
       device=found.device,
       pinned=not found.no_pin,
       optimization=found.optimization,
