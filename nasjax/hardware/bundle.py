@@ -263,7 +263,7 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
   Raises:
     InputError: names the line and column that is wrong.
   """
-  found = read_csv(path, (*tables.COLUMNS, *VALUES, NETWORK))
+  found = read_csv(path, ("item", *tables.COLUMNS, *VALUES, NETWORK))
   if found.header.get("format") != FORMAT:
     raise InputError(
       str(path),
@@ -291,7 +291,9 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
         tables.whole_cell(cells[c], f"{where} {c}") for c in ("bits", "batch")
       )
       _choices(space, cells[NETWORK], f"{where} {NETWORK}")
-      networks.setdefault((cells[NETWORK], bits, batch), []).append(latency)
+      # In the bundle's order, whichever was measured again.
+      key = (cells["item"], cells[NETWORK], bits, batch)
+      networks.setdefault(key, []).append(latency)
     else:
       for column in VALUES[1:]:
         tables.cost(cells[column], f"{where} {column}")
@@ -301,7 +303,7 @@ def read(path: str | Path, make_space: Callable[[str, Mapping], Any]):
     [(*key, _merged(cells)) for key, cells in sorted(rounds.items())],
     [
       (_choices(space, text, str(path)), bits, batch, float(np.median(times)))
-      for (text, bits, batch), times in networks.items()
+      for (_, text, bits, batch), times in sorted(networks.items())
     ],
   ), space
 

@@ -120,7 +120,7 @@ def calibrate(
 
   Returns:
     The calibration; the strength of its pull towards the usual factors is the
-    one with the least leave-one-out error.
+    largest within one standard error of the least leave-one-out error.
 
   Raises:
     InputError: too few networks, one without latency, or a workload that the
@@ -146,13 +146,15 @@ def calibrate(
     [[1.0, *(row.get(name, 0.0) for name in names)] for row in rows]
   )
   usual = np.array([_usual(name) for name in names])
-  errors = {
-    strength: np.sqrt(
-      np.mean((_left_out(matrix, times, usual, strength) / times - 1) ** 2)
-    )
-    for strength in _STRENGTHS
-  }
-  strength = min(errors, key=lambda s: (errors[s], -s))
+  errors = {}
+  for strength in _STRENGTHS:
+    away = _left_out(matrix, times, usual, strength) / times - 1
+    errors[strength] = away**2
+  best = min(errors.values(), key=np.mean)
+  # The strongest pull within one standard error (Breiman et al. 1984, section
+  # 3.4.3): of a few noisy networks the least error alone overfits.
+  most = np.mean(best) + np.std(best) / np.sqrt(len(best))
+  strength = max(s for s, e in errors.items() if np.mean(e) <= most)
   values = _fit(matrix, times, usual, strength)
   found = _left_out(matrix, times, usual, strength)
   rules = Rules(

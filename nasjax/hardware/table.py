@@ -166,9 +166,9 @@ def read(path: str | Path) -> Table:
         f"column {column[:40]!r} has no unit that is read",
         f"name one {' or '.join(COSTS)}",
       )
-  for key, value in found.header.items():
-    if not (key + value).isprintable():
-      raise InputError(f"{path} # {key[:40]}", "holds control characters")
+  for name, value in found.header.items():
+    if not (name + value).isprintable():
+      raise InputError(f"{path} # {name[:40]}", "holds control characters")
   rows: dict[tuple[Workload, int], dict[str, float]] = {}
   for line, cells in found.rows:
     where = f"{path}:{line}"
