@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from rich import progress as bars
 
-from nasjax import errors, export, signals
+from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli.config import BundleConfig, ImportConfig, MeasureConfig
 from nasjax.cli.parts import make_space
@@ -26,6 +26,7 @@ from nasjax.hardware import energy, measured, timer
 from nasjax.hardware import measure as measuring
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import Workload
+from nasjax.layers import onnx_nodes
 from nasjax.reader import RAISED, load_part, one_problem, read_csv, whole
 
 _COLUMNS = (*bundles.VALUES, "energy_mj")
@@ -253,7 +254,7 @@ def _make_bundle(config, folder: Path, said: str, update) -> None:
 
 def _with_onnx(config: MeasureConfig, out: Path, batches, bits):
   """(header, rows) of ONNX Runtime; the folder beside `out` lets it go on."""
-  export.need("onnxruntime")
+  onnx_nodes.need("onnxruntime")
   folder = out.with_name(f".{out.name}{_FOLDER}")
   said, manifest = command(config, "measure"), folder / bundles.MANIFEST
   with progress_bar("writing ONNX files") as update:
@@ -303,7 +304,7 @@ def _said(folder: Path) -> str:
 
 def _energies(config, folder, rows, update) -> list[float]:
   """The energy of each row's call, in mJ."""
-  onnx, found = export.need("onnx"), []
+  onnx, found = onnx_nodes.need("onnx"), []
   part = zones = None
   if config.energy == "rapl":
     zones = energy.rapl_zones()
@@ -313,13 +314,13 @@ def _energies(config, folder, rows, update) -> list[float]:
     update(len(found), len(rows), "measuring energy")
     path = folder / "energy.onnx"
     if work.bits == 8:
-      shapes = export.input_shapes(work)
+      shapes = onnx_nodes.input_shapes(work)
       named = {f"x_{n}": shape for n, shape in enumerate(shapes)}
-      bundles.quantized(export.workload(work), named, path)
+      bundles.quantized(onnx_nodes.workload(work), named, path)
     else:
-      onnx.save(export.workload(work), str(path))
+      onnx.save(onnx_nodes.workload(work), str(path))
     if zones:
-      shapes = export.input_shapes(work)
+      shapes = onnx_nodes.input_shapes(work)
       call = timer.Call(
         str(path), shapes, batch, config.threads, config.optimization
       )

@@ -22,6 +22,7 @@ from nasjax.errors import InputError
 from nasjax.hardware import calibrate as calibration
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import Workload
+from nasjax.layers import onnx_nodes
 from nasjax.reader import parse_json, read_csv
 from nasjax.run_folder import write_atomic
 from nasjax.spaces import space as spaces
@@ -46,19 +47,19 @@ class Measurements(NamedTuple):
 
 def empty() -> Any:
   """The ONNX model of the empty call: one number in, the same out."""
-  onnx = export.need("onnx")
+  onnx = onnx_nodes.need("onnx")
   float32, helper = onnx.TensorProto.FLOAT, onnx.helper
-  shape = [export.BATCH, 1]
+  shape = [onnx_nodes.BATCH, 1]
   graph = helper.make_graph(
-    [helper.make_node("Identity", ["x_0"], [export.OUTPUT])],
+    [helper.make_node("Identity", ["x_0"], [onnx_nodes.OUTPUT])],
     "nasjax",
     [helper.make_tensor_value_info("x_0", float32, shape)],
-    [helper.make_tensor_value_info(export.OUTPUT, float32, shape)],
+    [helper.make_tensor_value_info(onnx_nodes.OUTPUT, float32, shape)],
   )
   return helper.make_model(
     graph,
-    opset_imports=[helper.make_opsetid("", export.OPSET)],
-    ir_version=export.IR_VERSION,
+    opset_imports=[helper.make_opsetid("", onnx_nodes.OPSET)],
+    ir_version=onnx_nodes.IR_VERSION,
   )
 
 
@@ -92,8 +93,8 @@ def quantized(model: Any, shapes: Mapping[str, Sequence[int]], path: Path):
   Raises:
     InputError: onnxruntime is not installed.
   """
-  tools = export.need("onnxruntime.quantization")
-  export.need("onnxruntime").set_default_logger_severity(3)
+  tools = onnx_nodes.need("onnxruntime.quantization")
+  onnx_nodes.need("onnxruntime").set_default_logger_severity(3)
   logger = logging.getLogger()
   level, _ = logger.level, logger.setLevel(logging.ERROR)
   try:
@@ -192,7 +193,7 @@ def make(
   Raises:
     InputError: onnx or, for int8, onnxruntime is missing.
   """
-  onnx = export.need("onnx")
+  onnx = onnx_nodes.need("onnx")
   folder = Path(folder)
   works = space.workloads().distinct() if workloads is None else workloads
   shape = space.arguments["image_shape"]
@@ -214,14 +215,14 @@ def make(
     for work in works:
       key = work.key._replace(bits=number)
       row = {c: str(getattr(key, c)) for c in tables.WORKLOAD_COLUMNS}
-      inputs = [list(s) for s in export.input_shapes(key)]
-      put(export.workload(key), inputs, {**row, NETWORK: ""})
+      inputs = [list(s) for s in onnx_nodes.input_shapes(key)]
+      put(onnx_nodes.workload(key), inputs, {**row, NETWORK: ""})
     for one in networks:
       whole = Workload(NETWORK, *shape, 1, bits=number)
       row = {c: str(getattr(whole, c)) for c in tables.WORKLOAD_COLUMNS}
       row[NETWORK] = choices_text(one.choices)
       put(decided_model(one), [list(shape)], row)
-  fixed = {"anchor.onnx": export.workload(_ANCHOR), "empty.onnx": empty()}
+  fixed = {"anchor.onnx": onnx_nodes.workload(_ANCHOR), "empty.onnx": empty()}
   for name, model in fixed.items():
     onnx.save(model, str(folder / name))
   arguments = {
@@ -240,7 +241,7 @@ def make(
     "items": items,
     "anchor": {
       "file": "anchor.onnx",
-      "inputs": [list(s) for s in export.input_shapes(_ANCHOR)],
+      "inputs": [list(s) for s in onnx_nodes.input_shapes(_ANCHOR)],
     },
     "empty": {"file": "empty.onnx", "inputs": [[1]]},
   }

@@ -75,16 +75,17 @@ class Device(NamedTuple):
     rules = tables.Rules()
     if column == "latency_ms":
       rules = table.rules.get((bits, batch), rules)
-    kinds: dict[Workload, bool] = {}  # workload -> whether it is exact
+    known: dict[Workload, float] = {}
 
     def cost(work):
       own = work._replace(bits=bits).key
-      kinds[own] = (own, batch) in table.rows
-      if interpolate:
-        value = interpolation.cost(table, own, column, batch)
-      else:
-        value = table.cost(own, column, batch)
-      return rules.factor(work) * value
+      if own not in known:
+        known[own] = (
+          interpolation.cost(table, own, column, batch)
+          if interpolate
+          else table.cost(own, column, batch)
+        )
+      return rules.factor(work) * known[own]
 
     made = " ".join(
       table.header[k] for k in ("runtime", "date") if k in table.header
@@ -100,9 +101,9 @@ class Device(NamedTuple):
     words = [made] if made else []
     words += [f"batch {batch}"] if batch != 1 else []
     words += [f"{bits} bits"] if bits != 32 else []
-    between = sum(not exact for exact in kinds.values())
+    between = sum((own, batch) not in table.rows for own in known)
     if between:
-      words.append(f"{between} of {len(kinds)} workloads interpolated")
+      words.append(f"{between} of {len(known)} workloads interpolated")
     return metric._replace(
       source=f"table of {self.name}"
       + (f" ({', '.join(words)})" if words else "")

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nasjax import export
 from nasjax.errors import InputError
+from nasjax.layers import onnx_nodes
 from nasjax.reader import RAISED, number, one_problem, parse_json, read_json
 from nasjax.run_folder import write_atomic
 from nasjax.spaces.space import Architecture
@@ -196,7 +196,7 @@ def command(
   def attempt(architecture):
     with tempfile.TemporaryDirectory(prefix="nasjax-") as folder:
       path = os.path.join(folder, "network.onnx")
-      export.need("onnx").save(model(architecture), path)
+      onnx_nodes.need("onnx").save(model(architecture), path)
       filled = [word.replace(PLACE, path) for word in words]
       return _last_json(_run(filled, line, timeout_seconds), line)
 
