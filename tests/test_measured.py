@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from nasjax import spaces
+from nasjax.cli.main import main
 from nasjax.errors import InputError
 from nasjax.hardware import bundle, measured
+from nasjax.spaces import genotype
 
 SPACE = spaces.edge(
   channels=4, nodes=1, stages=1, image_shape=(6, 6, 1), conv_groups=2
@@ -127,3 +129,19 @@ def test_the_cache_is_json_that_people_can_read(tmp_path):
   measured.function(lambda a: {"latency_ms": 1.0}, cache=cache)(ONE)
   found = json.loads(cache.read_text())
   assert list(found["values"].values()) == [{"latency_ms": 1.0}]
+
+
+def test_the_command_line_times_a_genotype(tmp_path, capsys):
+  path = tmp_path / "genotype.json"
+  value = genotype.to_json(ONE, metrics={}, limits={}, seed=0)
+  path.write_text(json.dumps(value))
+  part = tmp_path / "mine.py"
+  part.write_text(
+    "def read(architecture):\n"
+    "  return {'latency_ms': len(architecture.names()['nodes'])}\n"
+  )
+  words = ["hw", "time", str(path)]
+  assert main([*words, "--measure", f"{part}:read"]) == 0
+  assert capsys.readouterr().out == "latency_ms 1\n"
+  assert main(words) == 2
+  assert "--measure: is missing" in capsys.readouterr().err

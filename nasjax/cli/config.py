@@ -278,6 +278,23 @@ class CoverageConfig(HardwareSpaceConfig):
   device: str = option("x86-server", "x86-server or TABLE.csv")
 
 
+@dataclasses.dataclass(frozen=True)
+class TimeConfig:
+  """What `nasjax hw time` is told."""
+
+  measure: str = option(
+    "",
+    "a command line with {onnx} for the network's file, whose last line is JSON"
+    ' {"latency_ms": 1.5}, or path/to/file.py:name, called with the'
+    " architecture",
+  )
+  timeout_seconds: float = option(600.0, "of one measurement", low=0, high=1e6)
+  retries: int = option(1, "after a measurement that failed", low=0, high=100)
+  cache: str | None = option(
+    None, "a JSON file that keeps what was measured; default: none"
+  )
+
+
 class Parser(argparse.ArgumentParser):
   """An argument parser whose errors are ours: one line, exit code 2."""
 

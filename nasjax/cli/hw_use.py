@@ -5,10 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from nasjax import errors, hardware
-from nasjax.cli.config import CoverageConfig
+from nasjax import errors, hardware, spaces
+from nasjax.cli.config import CoverageConfig, TimeConfig
 from nasjax.cli.hw import numbers, spaces_of
-from nasjax.hardware import interpolate
+from nasjax.cli.parts import built_ins
+from nasjax.errors import InputError
+from nasjax.hardware import bundle, interpolate, measured
+from nasjax.reader import load_part
+from nasjax.spaces import genotype
 
 
 def coverage(config: CoverageConfig) -> int:
@@ -38,3 +42,28 @@ def coverage(config: CoverageConfig) -> int:
   for text in dict.fromkeys(gone):
     console.print(f"missing: {text}", highlight=False)
   return errors.BAD_INPUT if gone else errors.DONE
+
+
+def time_network(path: str, config: TimeConfig) -> int:
+  """Measures a decided network with the user's program and prints it."""
+  if not config.measure:
+    raise InputError("--measure", "is missing", "give what measures it")
+  architecture, _ = genotype.read(path, built_ins(spaces))
+  if measured.PLACE in config.measure:
+    measure = measured.command(
+      config.measure,
+      model=bundle.decided_model,
+      timeout_seconds=config.timeout_seconds,
+      retries=config.retries,
+      cache=config.cache,
+    )
+  else:
+    measure = measured.function(
+      load_part(config.measure, "--measure"),
+      timeout_seconds=config.timeout_seconds,
+      retries=config.retries,
+      cache=config.cache,
+    )
+  for name, value in measure(architecture).items():
+    print(f"{name} {value:.6g}")
+  return errors.DONE

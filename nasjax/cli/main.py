@@ -82,6 +82,15 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(covering, configs.CoverageConfig)
+  timing = tools.add_parser(
+    "time",
+    help="measure one decided network with a program of your own",
+    allow_abbrev=False,
+  )
+  timing.add_argument(
+    "path", metavar="PATH", help="a run folder or a genotype.json"
+  )
+  configs.add_flags(timing, configs.TimeConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -114,7 +123,7 @@ def _parser() -> configs.Parser:
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  hardware = (measure, bundle, take, covering)
+  hardware = (measure, bundle, take, covering, timing)
   for command in (search, resume, show, doctor, listing, verify, *hardware):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
@@ -196,6 +205,9 @@ def _hardware(arguments) -> int:
     return hw.take(arguments.path, made)
   if arguments.tool == "coverage":
     return hw_use.coverage(configs.from_flags(configs.CoverageConfig, flags))
+  if arguments.tool == "time":
+    made = configs.from_flags(configs.TimeConfig, flags)
+    return hw_use.time_network(arguments.path, made)
   return hw.measure(configs.from_flags(configs.MeasureConfig, flags))
 
 
