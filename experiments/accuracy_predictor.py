@@ -68,9 +68,7 @@ def screen(arguments, choices, score) -> dict[str, float]:
   )
   one_hot = choice_tables.one_hot(sample, space.groups)
   for kind, table in features.costs_of(space).items():
-    scores[kind] = sum(
-      (one_hot[n] * t).sum((-2, -1)) for n, t in table.items()
-    )
+    scores[kind] = sum((one_hot[n] * t).sum((-2, -1)) for n, t in table.items())
   return {
     name: float(spearmanr(values, score[rows])[0])
     for name, values in scores.items()

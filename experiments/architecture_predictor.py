@@ -1,6 +1,6 @@
 """A predictor on relaxed weights from few measured cells.
 
-  python experiments/architecture_predictor.py \
+python experiments/architecture_predictor.py \
       --networks nasbench201_devices.csv.gz --column latency_ms__raspi4 \
       --samples 300 --draws 5
 """

@@ -26,11 +26,16 @@ def test_the_users_relaxation_runs():
 
 def test_commands_name_only_known_flags():
   from nasjax.cli import config as configs
+  from nasjax.cli import hw_config
 
   known = (
     {
       configs.flag(f)
-      for kind in (configs.SearchConfig, configs.MeasureConfig)
+      for kind in (
+        configs.SearchConfig,
+        hw_config.MeasureConfig,
+        hw_config.TimeConfig,
+      )
       for f in kind.__dataclass_fields__
     }
     | {"--help", "--config", "--force", "--no-compilation-cache"}

@@ -182,6 +182,15 @@ class SearchConfig:
     low=3,
     high=1000,
   )
+  device_batch: int = option(
+    1, "images in the call that device metrics count", low=1, high=10**9
+  )
+  device_bits: int = option(
+    32, "bits of the network that device metrics count: 32 or 8", low=1, high=64
+  )
+  interpolate: bool = option(
+    False, "device metrics: also between a table's measured shapes"
+  )
   operation_dropout: float = option(
     0.0,
     "rate at which skips are dropped while sampling, falling to 0",
@@ -215,34 +224,6 @@ class SearchConfig:
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasureConfig:
-  """What `nasjax hw measure` is told."""
-
-  space: str = option("edge", "search space whose workloads are measured")
-  out: str = option("table.csv", "the table to write")
-  runtime: str = option("jax", "what runs them: jax", choices=("jax",))
-  image_shape: tuple[str, ...] = option(
-    ("28x28x1",), "HEIGHTxWIDTHxCHANNELS; may be repeated"
-  )
-  channels: tuple[str, ...] = option(
-    ("16",), "channels of the first stage; may be repeated"
-  )
-  num_classes: int = option(10, "classes", low=2, high=100_000)
-  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
-  links: str | None = option(
-    None, "edge: residual (default), dense, linear_bottleneck"
-  )
-  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
-  batch: int = option(1, "images at once", low=1, high=MAX_SIDE)
-  repeats: int = option(15, "timed runs of each workload", low=3, high=10_000)
-  device: str = option("this-machine", "the name the table gives its device")
-  append: bool = option(
-    False, "keep the rows of an existing table that are not measured again"
-  )
-  force: bool = option(False, "replace an existing table")
 
 
 class Parser(argparse.ArgumentParser):

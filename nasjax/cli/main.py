@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from nasjax import errors
 from nasjax.cli import config as configs
+from nasjax.cli import hw_config
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.lock import InUseError
 from nasjax.signals import Stopped
@@ -64,7 +65,7 @@ def _parser() -> configs.Parser:
     help="time every workload of a space on this machine",
     allow_abbrev=False,
   )
-  configs.add_flags(measure, configs.MeasureConfig)
+  configs.add_flags(measure, hw_config.MeasureConfig)
   listed = tools.add_parser(
     "list", help="the devices that nasjax comes with", allow_abbrev=False
   )
@@ -78,6 +79,34 @@ def _parser() -> configs.Parser:
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
+  bundle = tools.add_parser(
+    "bundle",
+    help="write ONNX files and a script that times them on the device",
+    allow_abbrev=False,
+  )
+  configs.add_flags(bundle, hw_config.BundleConfig)
+  take = tools.add_parser(
+    "import",
+    help="make a table of what a bundle's script measured",
+    allow_abbrev=False,
+  )
+  take.add_argument("path", metavar="CSV", help="the script's results.csv")
+  configs.add_flags(take, hw_config.ImportConfig)
+  covering = tools.add_parser(
+    "coverage",
+    help="print which workloads of a space a table knows",
+    allow_abbrev=False,
+  )
+  configs.add_flags(covering, hw_config.CoverageConfig)
+  timing = tools.add_parser(
+    "time",
+    help="measure one decided network with a program of your own",
+    allow_abbrev=False,
+  )
+  timing.add_argument(
+    "path", metavar="PATH", help="a run folder or a genotype.json"
+  )
+  configs.add_flags(timing, hw_config.TimeConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -104,13 +133,14 @@ def _parser() -> configs.Parser:
   )
   for command in (listing, verify):
     command.add_argument("run", metavar="RUN", help="a run folder")
-  for command in (search, resume, doctor, measure):
+  for command in (search, resume, doctor, measure, bundle):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  for command in (search, resume, show, doctor, measure, listing, verify):
+  hardware = (measure, bundle, take, covering, timing)
+  for command in (search, resume, show, doctor, listing, verify, *hardware):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
@@ -182,15 +212,28 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import doctor
 
     return doctor.run()
-  if arguments.tool != "measure":
-    from nasjax.cli import devices
+  return _hardware(arguments)
 
-    if arguments.tool == "list":
-      return devices.listed()
+
+def _hardware(arguments) -> int:
+  from nasjax.cli import devices, hw, hw_use
+
+  flags = vars(arguments)
+  if arguments.tool == "list":
+    return devices.listed()
+  if arguments.tool == "show":
     return devices.show(arguments.name)
-  from nasjax.cli import hw
-
-  return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))
+  if arguments.tool == "bundle":
+    return hw.bundle(configs.from_flags(hw_config.BundleConfig, flags))
+  if arguments.tool == "import":
+    made = configs.from_flags(hw_config.ImportConfig, flags)
+    return hw.take(arguments.path, made)
+  if arguments.tool == "coverage":
+    return hw_use.coverage(configs.from_flags(hw_config.CoverageConfig, flags))
+  if arguments.tool == "time":
+    made = configs.from_flags(hw_config.TimeConfig, flags)
+    return hw_use.time_network(arguments.path, made)
+  return hw.measure(configs.from_flags(hw_config.MeasureConfig, flags))
 
 
 def _check_text(argv):

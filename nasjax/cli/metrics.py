@@ -66,7 +66,13 @@ def metrics(
     for name in device.metrics:
       if name not in shown and name not in asked:
         continue
-      metric = device.metric(space, name)
+      metric = device.metric(
+        space,
+        name,
+        batch=config.device_batch,
+        bits=config.device_bits,
+        interpolate=config.interpolate,
+      )
       if len(devices) > 1:
         metric = metric._replace(name=f"{name}__{device.name}")
       found[metric.name] = metric

@@ -17,6 +17,7 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import energy as energies
+from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import memory, profile, roofline
 from nasjax.hardware import table as tables
 from nasjax.hardware.profile import Profile, Rule
@@ -55,15 +56,24 @@ class Device(NamedTuple):
     columns = () if self.table is None else self.table.costs
     return tuple(m for m in METRICS if self.profile or m in columns)
 
-  def metric(self, space: Any, name: str) -> Metric:
-    """The metric of that name, one of `METRICS`.
+  def metric(
+    self,
+    space: Any,
+    name: str,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """The metric of that name, one of `METRICS`; the rest as `latency`.
 
     Raises:
       InputError: the device does not know it, or lacks a workload of the space.
     """
+    if name in tables.COSTS:
+      make = {"latency_ms": self.latency, "energy_mj": self.energy}[name]
+      return make(space, batch=batch, bits=bits, interpolate=interpolate)
     make = {
-      "latency_ms": self.latency,
-      "energy_mj": self.energy,
       "peak_sram_bytes": self.peak_sram,
       "flash_bytes": self.flash,
       "working_set_bytes": self.working_set,
@@ -72,20 +82,53 @@ class Device(NamedTuple):
     }
     return make[name](space)
 
-  def latency(self, space: Any) -> Metric:
-    """Latency in ms of one image through a space's networks.
+  def latency(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Latency in ms of one call of a space's networks.
+
+    Args:
+      space: the space.
+      batch: images in the call.
+      bits: of weights and activations, 32 or 8; a profile has its own.
+      interpolate: also between a table's measured shapes.
+
+    Returns:
+      The metric: the sum of the workloads' rows under the table's rules, or
+      the profile's roofline.
 
     Raises:
-      InputError: the table lacks a workload of the space, or latencies.
+      InputError: the table lacks a workload of the space, at this batch and
+        these bits, or latencies; a profile is asked for what tables have.
     """
+    if self._tabled("latency_ms"):
+      return self._measured(space, "latency_ms", batch, bits, interpolate)
+    self._unmeasured("latency_ms", batch, bits, interpolate)
     return self._sum(space, "latency_ms", roofline.latency_ms, "roofline")
 
-  def energy(self, space: Any) -> Metric:
-    """Energy in mJ of one image through a space's networks.
+  def energy(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Energy in mJ of one call of a space's networks, see `latency`.
+
+    The table's rules are of latency and do not count.
 
     Raises:
       InputError: the table lacks a workload of the space, or energies.
     """
+    if self._tabled("energy_mj"):
+      return self._measured(space, "energy_mj", batch, bits, interpolate)
+    self._unmeasured("energy_mj", batch, bits, interpolate)
     return self._sum(space, "energy_mj", energies.energy_mj, "energy model")
 
   def cost(self, space: Any) -> Metric:
@@ -240,9 +283,18 @@ class Device(NamedTuple):
       )
     return self.profile
 
+  def _tabled(self, column: str) -> bool:
+    return self.table is not None and column in self.table.costs
+
+  def _unmeasured(self, column, batch, bits, interpolate) -> None:
+    if (batch, bits, interpolate) != (1, 32, False):
+      raise InputError(
+        f"device {self.name}",
+        f"{column} is modelled by a profile, for one image at its own bits",
+        "leave out batch, bits and interpolation, or give a table",
+      )
+
   def _sum(self, space, column, model, called) -> Metric:
-    if self.table is not None and column in self.table.costs:
-      return self._measured(space, column)
     if self.profile is None and self.table is not None:
       raise InputError(
         self.table.source,
@@ -259,16 +311,40 @@ class Device(NamedTuple):
       source=f"{called} of {self.name} ({own.source})",
     )
 
-  def _measured(self, space, column) -> Metric:
-    header = self.table.header
-    made = " ".join(header[k] for k in ("runtime", "date") if k in header)
-    return additive_metric(
+  def _measured(self, space, column, batch, bits, interpolate) -> Metric:
+    table = self.table
+    rules = tables.Rules()
+    if column == "latency_ms":
+      rules = table.rules.get((bits, batch), rules)
+    known: dict[Workload, float] = {}
+
+    def cost(work):
+      own = work._replace(bits=bits).key
+      if own not in known:
+        known[own] = (
+          interpolation.cost(table, own, column, batch)
+          if interpolate
+          else table.cost(own, column, batch)
+        )
+      return rules.factor(work) * known[own]
+
+    metric = additive_metric(
       column,
       tables.COSTS[column],
       space.workloads(),
-      lambda work: self.table.cost(work, column),
+      cost,
       device=self.name,
-      source=f"measured, table of {self.name}" + (f" ({made})" if made else ""),
+      constant=rules.constant_ms,
+    )
+    words = [table.header[k] for k in ("runtime", "date") if k in table.header]
+    words += [f"batch {batch}"] if batch != 1 else []
+    words += [f"{bits} bits"] if bits != 32 else []
+    between = sum((own, batch) not in table.rows for own in known)
+    if between:
+      words.append(f"{between} of {len(known)} workloads interpolated")
+    return metric._replace(
+      source=f"measured, table of {self.name}"
+      + (f" ({', '.join(words)})" if words else "")
     )
 
 

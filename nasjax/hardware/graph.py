@@ -187,8 +187,9 @@ def _run(space, bits: int, choose) -> list[Operation]:
           names[v] = own.get(name)
       elif kind == "platform_index" or not given:
         names[out] = None
-      elif kind in ("add", "add_any", "reshape", "squeeze", "cond"):
-        # `cond`: what a platform does for speed alone, `computed_once`.
+      elif kind in ("add", "add_any", "reshape", "squeeze") or (
+        kind == "custom_vjp_call"  # `computed_once`
+      ):
         names[out] = given[0]
       else:
         raise ValueError(f"graph: {kind} (number {number}) is not understood")

@@ -16,11 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nasjax.hardware.workload import Workload
+from nasjax.hardware.workload import JOINS, Workload
 from nasjax.layers.blocks import Block
-
-# The joining workloads read two inputs; a block saves its own for them.
-_JOINS = ("add", "multiply", "concat")
 
 
 class Measured(NamedTuple):
@@ -47,7 +44,7 @@ def _layer(workload: Workload, batch: int):
     x = jnp.ones((batch, 1, 1, channels))
     shape = (batch, height, width, channels)
     return lambda x: jnp.broadcast_to(x, shape), x
-  if workload.kind in _JOINS:
+  if workload.kind in JOINS:
     x = jnp.ones((batch, height, width, channels))
     other = jnp.full_like(x, 0.5)
     if workload.kind == "add":

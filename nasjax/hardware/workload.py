@@ -16,6 +16,8 @@ import numpy as np
 from nasjax.types import Metric
 
 _CONVOLUTIONS = ("convolution", "depthwise")
+# These read two inputs; a block saves its own for them.
+JOINS = ("add", "multiply", "concat")
 _POOLS = ("average_pool", "max_pool")
 # Operations on each element, with the floating-point operations they take.
 _ELEMENTWISE = {
@@ -51,6 +53,8 @@ class Workload(NamedTuple):
   groups: int = 1
   bits: int = 32
   batch_norm: bool = False  # followed by a normalisation that is folded in
+  # The kind it reads directly, "" at a block's start: a runtime may fuse them.
+  after: str = ""
 
   @property
   def outputs(self) -> tuple[int, int]:
@@ -96,8 +100,8 @@ class Workload(NamedTuple):
 
   @property
   def key(self) -> Workload:
-    """The workload as a device sees it: normalisation folded away."""
-    return self._replace(batch_norm=False)
+    """The workload alone, as a device sees it: normalisation folded away."""
+    return self._replace(batch_norm=False, after="")
 
   def __str__(self) -> str:
     """For a message: kind, sizes and what differs from the default."""
@@ -122,11 +126,14 @@ class SpaceWorkloads(NamedTuple):
 
   `groups[name][edge][candidate]` are the workloads that choosing this
   candidate adds (over all cells that share the choice), `fixed` those that
-  every network has.
+  every network has. `joins`, shaped like `groups`, names the additions among
+  `fixed` that read a candidate's output, with that in `after` (`none` or `skip`
+  where nothing is computed): a device's fusion rules may make them cheaper.
   """
 
   fixed: tuple[Workload, ...]
   groups: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]]
+  joins: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]] = {}
 
   def distinct(self) -> list[Workload]:
     """Every workload once, as the device sees it, sorted."""
@@ -152,7 +159,8 @@ def additive_metric(
     name: its name, with the unit.
     unit: its unit.
     workloads: of the space.
-    cost: one workload's cost in `unit`; called once for each, here.
+    cost: one workload's cost in `unit`; called once for each, here. It may
+      read `after`; what an addition costs less there is a candidate's own.
     device: the device it belongs to, if any.
     constant: what every network costs besides its workloads.
     source: where the numbers come from.
@@ -167,6 +175,7 @@ def additive_metric(
   """
 
   def total(items):
+    items = list(items)
     values = [float(cost(w)) for w in items]
     for item, value in zip(items, values, strict=True):
       if not np.isfinite(value):
@@ -178,6 +187,11 @@ def additive_metric(
     group: np.array([[total(cell) for cell in row] for row in edges])
     for group, edges in workloads.groups.items()
   }
+  for group, edges in workloads.joins.items():
+    tables[group] += [
+      [total(cell) - total(w._replace(after="") for w in cell) for cell in row]
+      for row in edges
+    ]
 
   def expected(weights):
     value = jnp.float32(fixed)

@@ -117,6 +117,10 @@ class Builder:
     self.shape = (height, width, channels)
     self.workloads: tuple[Workload, ...] = tuple(work)
 
+  @property
+  def _last(self) -> str:
+    return self.workloads[-1].kind if self.workloads else ""
+
   def then(
     self,
     kind: str,
@@ -139,6 +143,7 @@ class Builder:
       stride,
       groups,
       batch_norm=batch_norm,
+      after=self._last,
     )
     return Builder(*work.outputs, work.channels_out, (*self.workloads, work))
 
@@ -174,13 +179,15 @@ class Builder:
   def broadcast(self, height: int, width: int) -> Builder:
     """Repeats a 1x1 map over `height` x `width`."""
     channels = self.shape[2]
-    work = Workload("broadcast", height, width, channels, channels)
+    work = Workload(
+      "broadcast", height, width, channels, channels, after=self._last
+    )
     return Builder(height, width, channels, (*self.workloads, work))
 
   def join(self, kind: str, shape: tuple[int, int, int]) -> Builder:
     """`add`, `multiply` or `concat` with the saved value, giving `shape`."""
     height, width, channels = shape
-    work = Workload(kind, height, width, channels, channels)
+    work = Workload(kind, *shape, channels, after=self._last)
     return Builder(height, width, channels, (*self.workloads, work))
 
   def block(self, saved: int = 0) -> Block:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_EPSILON = 1e-5
+EPSILON = 1e-5  # added to a variance
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -27,7 +27,7 @@ def _mean(x: jax.Array) -> jax.Array:
 
 
 def _apply(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-  return ((x - mean) * lax.rsqrt(var + _EPSILON)).astype(x.dtype)
+  return ((x - mean) * lax.rsqrt(var + EPSILON)).astype(x.dtype)
 
 
 @jax.custom_vjp
@@ -57,7 +57,7 @@ def _backward(residuals, cotangents):
   x, mean, var = residuals
   g, g_mean, g_var = cotangents
   count = x.size // x.shape[3]
-  scale = lax.rsqrt(var + _EPSILON)
+  scale = lax.rsqrt(var + EPSILON)
   wide = g.astype(mean.dtype)
   hat = (x - mean) * scale
   along = 2 * g_var / (count * scale) - scale * _mean(wide * hat)

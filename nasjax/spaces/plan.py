@@ -72,6 +72,7 @@ def workloads(plan: Plan) -> SpaceWorkloads:
   for block in plan.fixed.values():
     fixed += block.workloads
   cells: list[list[list[Workload]]] = [[] for _ in range(plan.size)]
+  joins: list[list[list[Workload]]] = [[] for _ in range(plan.size)]
   for s, stage in enumerate(plan.stages):
     for row in plan.rows(s):
       fixed += stage.joins
@@ -80,9 +81,25 @@ def workloads(plan: Plan) -> SpaceWorkloads:
       for e, edge in zip(row, stage.edges, strict=True):
         if not cells[e]:
           cells[e] = [[] for _ in edge]
+          joins[e] = [[] for _ in edge]
+        adds = [w for w in stage.joins if w.kind == "add"]
         for k, block in enumerate(edge.values()):
           cells[e][k] += () if block is None else block.workloads
+          joins[e][k] += [
+            # A cell has fewer additions than edges into them, of one shape.
+            work._replace(after=_last_kind(block))
+            for work in adds[:1]
+          ]
+
+  def frozen(rows):
+    return tuple(tuple(tuple(c) for c in row) for row in rows)
+
   return SpaceWorkloads(
-    tuple(fixed),
-    {plan.group: tuple(tuple(tuple(c) for c in row) for row in cells)},
+    tuple(fixed), {plan.group: frozen(cells)}, {plan.group: frozen(joins)}
   )
+
+
+def _last_kind(block: Block | None) -> str:
+  if block is None:
+    return "none"
+  return block.workloads[-1].kind if block.workloads else "skip"
