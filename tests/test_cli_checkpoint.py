@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -113,6 +114,33 @@ def test_a_changed_configuration_is_refused_by_name(cut, capsys):
   assert "configuration seed" in error and "--allow-changed" in error
   assert "data" in error  # another seed splits it elsewhere
   assert "configuration epochs" not in error
+
+
+def test_a_changed_configuration_is_taken_when_asked(cut, capsys):
+  path = cut / run_folder.CONFIG
+  path.write_text(
+    path.read_text().replace("learning_rate: 0.05", "learning_rate: 0.01", 1)
+  )
+  assert main(["resume", str(cut)]) == errors.BAD_INPUT
+  error = capsys.readouterr().err
+  assert "configuration learning_rate" in error and error.count("\n") == 1
+  assert main(["resume", str(cut), "--allow-changed"]) == 0
+  assert (cut / run_folder.GENOTYPE).exists()
+
+
+def test_numbers_that_are_not_finite_end_the_search(npz, tmp_path, capsys):
+  """Exit 3, with the step and the task named; what was sound is kept."""
+  out = tmp_path / "diverged"
+  words = [*TINY, "--learning-rate", "1e6", "--arch-learning-rate", "1e6"]
+  code = main(["search", "--data", str(npz), *words, "--out", str(out)])
+  error = capsys.readouterr().err
+  assert code == errors.NUMBERS, error
+  assert "step" in error and error.count("\n") == 1
+  assert not (out / run_folder.GENOTYPE).exists()
+  folder = out / checkpoint.FOLDER
+  for step in checkpoint.steps(folder):
+    for leaf in jax.tree.leaves(checkpoint.verify(folder, step).arrays):
+      assert leaf.dtype.kind != "f" or np.isfinite(leaf).all()
 
 
 def test_a_live_lock_is_refused_and_a_dead_ones_is_taken(cut, capsys):
