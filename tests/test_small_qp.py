@@ -142,12 +142,13 @@ def test_opposite_gradients_in_float32():
   rng = np.random.default_rng(7)
   solve = jax.jit(small_qp.cone_projections)
   for _ in range(60):
-    jacobian = rng.normal(size=(3, 8)).astype(np.float32)
+    jacobian = rng.normal(size=(3, 8))
     jacobian[1] = -jacobian[0]
-    jacobian *= rng.uniform(0.2, 2.0, size=(3, 1)).astype(np.float32)
-    found = np.asarray(solve(jacobian @ jacobian.T), np.float64)
+    jacobian *= rng.uniform(0.2, 2.0, size=(3, 1))
+    gramian = (jacobian @ jacobian.T).astype(np.float32)
+    found = np.asarray(solve(gramian), np.float64)
     for row in range(3):
-      _, want = nnls(jacobian.T.astype(float), -jacobian[row].astype(float))
+      _, want = nnls(jacobian.T, -jacobian[row])
       got = np.linalg.norm(found[row] @ jacobian)
       assert got == pytest.approx(want, abs=5e-3)
 
