@@ -86,7 +86,7 @@ def quadratic(*, strength: float = 30.0) -> Penalty:
 
 
 def augmented_lagrangian(
-  *, strength: float = 30.0, rate: float = 0.02, clip: float = 0.1
+  *, strength: float = 30.0, rate: float = 0.02, clip: float = 0.03
 ) -> Penalty:
   """Hestenes' and Powell's multiplier method for an inequality.
 

@@ -204,7 +204,7 @@ def cone_projections(gramian: Array) -> Array:
   values = jnp.einsum("fir,ij,fjr->fr", found, scaled, found)
   # What rounding may hide of a value is added to it: singular faces make huge
   # coefficients, whose value is all rounding.
-  values += jnp.finfo(values.dtype).eps * found.sum(1) ** 2
+  values += 16 * jnp.finfo(values.dtype).eps * found.sum(1) ** 2
   rows = jax.vmap(_best, in_axes=(2, 1))(found, values)
   # Coefficients of unit gradients -> of the gradients themselves.
   return rows * norms[:, None] / norms[None]

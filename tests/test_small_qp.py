@@ -137,6 +137,22 @@ def test_cone_projections():
       assert (found >= -1e-12).all()
 
 
+def test_opposite_gradients_in_float32():
+  """Singular faces have huge coefficients, whose value is all rounding."""
+  rng = np.random.default_rng(7)
+  solve = jax.jit(small_qp.cone_projections)
+  for _ in range(60):
+    jacobian = rng.normal(size=(3, 8))
+    jacobian[1] = -jacobian[0]
+    jacobian *= rng.uniform(0.2, 2.0, size=(3, 1))
+    gramian = (jacobian @ jacobian.T).astype(np.float32)
+    found = np.asarray(solve(gramian), np.float64)
+    for row in range(3):
+      _, want = nnls(jacobian.T, -jacobian[row])
+      got = np.linalg.norm(found[row] @ jacobian)
+      assert got == pytest.approx(want, abs=5e-3)
+
+
 def test_too_many_are_refused():
   with pytest.raises(ValueError, match="at most 6"):
     small_qp.cone_projections(jnp.eye(7))

@@ -13,7 +13,7 @@ from nasjax import data, hardware, relaxations, search, spaces
 from nasjax.hardware.workload import additive_metric
 from nasjax.spaces import space as space_tools
 
-CHANNELS, BATCH = 8, 32
+CHANNELS, BATCH = 16, 64
 PICOJOULES_PER_MAC, PICOJOULES_PER_BYTE = 4.6, 20.0
 
 
@@ -78,7 +78,7 @@ def limits_of(made: Setup, name: str, percentiles) -> np.ndarray:
   return np.percentile(made.costs[name].of(made.random), percentiles)
 
 
-def options(epochs, steps_an_epoch, *, warmup=0.4, arch_rate=0.02, rate=0.05):
+def options(epochs, steps_an_epoch, *, warmup=0.5, arch_rate=0.02, rate=0.05):
   steps = epochs * steps_an_epoch
   schedule = optax.cosine_decay_schedule(rate, steps)
   return dict(

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.multi_objective import common
 from nasjax import constraints, relaxations, search
 
-EPOCHS = 40
+EPOCHS = 150
 
 
 def main(name: str = "latency_ms", kind: str = "augmented_lagrangian") -> None:

@@ -13,7 +13,7 @@ from experiments.multi_objective import common
 from nasjax import constraints, relaxations, search
 from nasjax.search import ranking
 
-EPOCHS = 30
+EPOCHS = 120
 PERCENTILE = 20
 NAME = "latency_ms"
 
