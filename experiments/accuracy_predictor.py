@@ -1,7 +1,7 @@
 """Accuracy from a cheap signal of few cells, and zero-cost proxies beside it.
 
-  python experiments/accuracy_predictor.py \
-      --networks nasbench201_cifar10.csv.gz --samples 150 --draws 5 --json
+python experiments/accuracy_predictor.py \
+    --networks nasbench201_cifar10.csv.gz --samples 150 --draws 5 --json
 
 Proxies need images: Debian's dataset-fashion-mnist, or `--data` of any kind
 that `nasjax search --data` reads; `--proxy-sample 0` leaves them out.
@@ -68,9 +68,7 @@ def screen(arguments, choices, score) -> dict[str, float]:
   )
   one_hot = choice_tables.one_hot(sample, space.groups)
   for kind, table in features.costs_of(space).items():
-    scores[kind] = sum(
-      (one_hot[n] * t).sum((-2, -1)) for n, t in table.items()
-    )
+    scores[kind] = sum((one_hot[n] * t).sum((-2, -1)) for n, t in table.items())
   return {
     name: float(spearmanr(values, score[rows])[0])
     for name, values in scores.items()

@@ -26,6 +26,7 @@ class Problem:
   """A space's choices as the fits and predictors take them."""
 
   def __init__(self, name: str):
+    """Makes the choices of `nasbench201` or `fbnet`."""
     self.name = name
     if name == "fbnet":  # no workloads are known of: every entry is its own
       self.groups, self.ends, self.ties = FBNET, {}, None
