@@ -63,6 +63,12 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, configs.MeasureConfig)
+  fit = tools.add_parser(
+    "fit",
+    help="fit a table of choices to measured networks",
+    allow_abbrev=False,
+  )
+  configs.add_flags(fit, configs.FitConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -89,13 +95,22 @@ def _parser() -> configs.Parser:
   )
   for command in (listing, verify):
     command.add_argument("run", metavar="RUN", help="a run folder")
-  for command in (search, resume, doctor, measure):
+  for command in (search, resume, doctor, measure, fit):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  for command in (search, resume, show, doctor, measure, listing, verify):
+  for command in (
+    search,
+    resume,
+    show,
+    doctor,
+    measure,
+    fit,
+    listing,
+    verify,
+  ):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
@@ -162,6 +177,10 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import doctor
 
     return doctor.run()
+  if arguments.tool == "fit":
+    from nasjax.cli import fit
+
+    return fit.run(configs.from_flags(configs.FitConfig, vars(arguments)))
   from nasjax.cli import hw
 
   return hw.measure(configs.from_flags(configs.MeasureConfig, vars(arguments)))

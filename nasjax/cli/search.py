@@ -36,7 +36,7 @@ class Problem(NamedTuple):
   augmentation: data.Augmentation
   space: Any
   metrics: Mapping[str, Metric]
-  costs: Mapping[str, spaces.AdditiveCosts]
+  costs: Mapping[str, Any]  # see spaces.costs_of
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]
   steps: int  # of the whole search
@@ -70,6 +70,7 @@ def prepare(config: SearchConfig) -> Problem:
   if config.epochs is None:
     config = dataclasses.replace(config, epochs=max(1, round(_STEPS / steps)))
   rng = np.random.default_rng(config.seed)
+  drawn = spaces.random_choices(space, rng, _RANDOM)
   return Problem(
     config,
     dataset,
@@ -78,8 +79,8 @@ def prepare(config: SearchConfig) -> Problem:
     parts.augmentation(config, dataset),
     space,
     metrics,
-    {n: spaces.additive_costs(space, m) for n, m in metrics.items()},
-    spaces.random_choices(space, rng, _RANDOM),
+    {n: spaces.costs_of(space, m, drawn) for n, m in metrics.items()},
+    drawn,
     limits,
     steps * config.epochs,
   )

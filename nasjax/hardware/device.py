@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import additive_metric
+from nasjax.reader import read_csv
 from nasjax.types import Metric
 
 __all__ = ["Device", "device", "device_names"]
@@ -19,7 +21,7 @@ class Device(NamedTuple):
   """A device that costs are known of."""
 
   name: str
-  table: tables.Table
+  table: tables.Table | choice_tables.ChoiceTable
 
   def latency(self, space: Any) -> Metric:
     """Latency in ms of one image through a space's networks.
@@ -44,6 +46,8 @@ class Device(NamedTuple):
         f"has no column {column}",
         f"it has {', '.join(self.table.costs)}",
       )
+    if isinstance(self.table, choice_tables.ChoiceTable):
+      return self.table.metric(space, device=self.name)
     header = self.table.header
     made = " ".join(header[k] for k in ("runtime", "date") if k in header)
     return additive_metric(
@@ -65,7 +69,8 @@ def device(name: str) -> Device:
   """A device by name, or from a table's file.
 
   Args:
-    name: one of `device_names()`, or the path of a table (it ends in .csv).
+    name: one of `device_names()`, or the path of a table (it ends in .csv): of
+      workloads, or of choices (`choices.read`).
 
   Returns:
     The device; one from a file is called by its header's `device`, or else by
@@ -75,7 +80,8 @@ def device(name: str) -> Device:
     InputError: no such device or file, or a table that is wrong.
   """
   if name.endswith(".csv") or "/" in name:
-    table = tables.read(name)
+    fitted = choice_tables.is_choice_table(read_csv(name).columns)
+    table = choice_tables.read(name) if fitted else tables.read(name)
     own = table.header.get("device", Path(name).stem)
     return Device(tables.check_device_name(own, name), table)
   if name not in device_names():

@@ -182,6 +182,7 @@ class WorkloadPredictor(NamedTuple):
   params: Any  # of an ensemble, leaves [members, ...]
   center: np.ndarray
   scale: np.ndarray
+  offset: tuple[float, float]  # mean and deviation of the costs' logarithms
   width: int
   column: str
   unit: str
@@ -204,7 +205,8 @@ class WorkloadPredictor(NamedTuple):
     logs = jax.vmap(lambda p: _Perceptron(self.width).apply({"params": p}, x))(
       self.params
     )
-    return np.exp(np.asarray(logs, np.float64).mean(0))
+    mean, deviation = self.offset
+    return np.exp(mean + deviation * np.asarray(logs, np.float64).mean(0))
 
   def metric(self, space: Any, *, batch: int = 1) -> Metric:
     """The sum of predicted costs over a space's networks."""
@@ -279,8 +281,8 @@ def workload_predictor(
   unit: str = "ms",
   device: str | None = None,
   width: int = 64,
-  steps: int = 3000,
-  members: int = 3,
+  steps: int = 1000,
+  members: int = 4,
   rate: float = 3e-3,
   parts: int = 5,
   seed: int = 0,
@@ -317,9 +319,11 @@ def workload_predictor(
   center = rows.mean(0)
   scale = np.where(rows.std(0) > 1e-9, rows.std(0), 1.0)
   x = jnp.asarray((rows - center) / scale, jnp.float32)
-  y = jnp.asarray(np.log(values), jnp.float32)
+  logs = np.log(values)
+  offset = float(logs.mean()), float(logs.std()) or 1.0
+  y = jnp.asarray((logs - offset[0]) / offset[1], jnp.float32)
   made = WorkloadPredictor(
-    kinds, None, center, scale, width, column, unit, device, None
+    kinds, None, center, scale, offset, width, column, unit, device, None
   )
 
   def train(some):

@@ -16,6 +16,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.workload import SpaceWorkloads
+from nasjax.spaces import ranking
 from nasjax.types import (
   Array,
   Choices,
@@ -216,6 +217,10 @@ class AdditiveCosts(NamedTuple):
     return float(low), float(high)
 
 
+class NotAdditiveError(ValueError):
+  """A metric is not a sum over the choices."""
+
+
 def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
   """Reads a metric's tables off its values at single-choice changes.
 
@@ -227,7 +232,7 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
     Its additive form.
 
   Raises:
-    ValueError: the metric is not a sum over the choices.
+    NotAdditiveError: the metric is not a sum over the choices.
   """
   masks = {n: np.asarray(m) for n, m in space.masks.items()}
   base = {n: m.argmax(-1).astype(np.int32) for n, m in masks.items()}
@@ -247,11 +252,25 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
     choices = {n: rows[i] for n, rows in drawn.items()}
     value = float(metric.exact(Architecture(space, choices)))
     if not np.isclose(value, costs.of(choices), rtol=1e-6, atol=1e-9):
-      raise ValueError(
-        f"{metric.name} is not additive over the choices; decide needs"
-        " additive metrics"
-      )
+      raise NotAdditiveError(f"{metric.name} is not additive over the choices")
   return costs
+
+
+def costs_of(
+  space: Space, metric: Metric, drawn: Choices
+) -> AdditiveCosts | ranking.SampledCosts:
+  """The costs of architectures, in additive form where there is one.
+
+  Args:
+    space: the space.
+    metric: a metric of it.
+    drawn: choices i32[N, E] a group, by which the extremes of another metric
+      are told.
+  """
+  try:
+    return additive_costs(space, metric)
+  except NotAdditiveError:
+    return ranking.SampledCosts(space, metric, Architecture, drawn)
 
 
 class _Programme(NamedTuple):
@@ -298,12 +317,14 @@ def decide(
   """The most probable architecture whose metrics keep their limits, exactly.
 
   Maximises sum log weights over one candidate an edge by an integer programme
-  (HiGHS, no gap), after which every limit is checked in float64.
+  (HiGHS, no gap), after which every limit is checked in float64. Where a
+  metric is no sum over the choices, architectures are visited by falling
+  probability instead, 100,000 at most.
 
   Args:
     space: the space.
     weights: f32[E, K] a group, as `Relaxation.expect` gives them.
-    limits: constraints, or pairs (metric, upper bound); additive metrics.
+    limits: constraints, or pairs (metric, upper bound).
 
   Returns:
     The architecture.
@@ -316,7 +337,10 @@ def decide(
     for item in limits
   ]
   weights = {n: np.asarray(w, np.float64) for n, w in weights.items()}
-  costs = [additive_costs(space, metric) for metric, _ in pairs]
+  try:
+    costs = [additive_costs(space, metric) for metric, _ in pairs]
+  except NotAdditiveError:
+    return ranking.decide(space, weights, pairs, Architecture, SMALLEST_WEIGHT)
   bounds = np.array([float(limit) for _, limit in pairs])
   programme = _programme(space)
   score = np.array(
