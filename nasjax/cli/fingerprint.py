@@ -62,8 +62,7 @@ def of(problem: Any) -> dict[str, Any]:
     *(np.asarray(space.masks[n]) for n in sorted(space.masks)),
   )
   for name, costs in problem.costs.items():
-    arrays = [np.asarray(v) for v in jax.tree.leaves(costs)]
-    fixed[f"table {name}"] = _sha256(*arrays)
+    fixed[f"table {name}"] = _sha256(*costs.arrays())
   sets = (problem.train, problem.valid)
   fixed["data"] = _sha256(*(array for images in sets for array in images))
   if ":" in config.relaxation:

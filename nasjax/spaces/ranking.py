@@ -145,7 +145,8 @@ class SampledCosts:
       drawn: choices i32[N, E] a group by which extremes are told.
     """
     self._make = lambda choices: make(space, choices)
-    self._exact, self._drawn = metric.exact, drawn
+    self._exact = metric.exact
+    self._values = self.of(drawn)
 
   def of(self, choices: Mapping[str, Any]) -> np.ndarray:
     """Values f64[N] of choices i32[N, E]."""
@@ -160,5 +161,8 @@ class SampledCosts:
   def extremes(self, masks: Any) -> tuple[float, float]:
     """Smallest and largest value of the drawn architectures."""
     del masks
-    values = self.of(self._drawn)
-    return float(values.min()), float(values.max())
+    return float(self._values.min()), float(self._values.max())
+
+  def arrays(self) -> list[np.ndarray]:
+    """The values of the drawn architectures, which tell a change of table."""
+    return [self._values]

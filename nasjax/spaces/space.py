@@ -207,6 +207,10 @@ class AdditiveCosts(NamedTuple):
       value = value + table[np.arange(len(table)), row].sum(-1)
     return value
 
+  def arrays(self) -> list[np.ndarray]:
+    """All that it consists of."""
+    return [np.asarray(self.constant), *self.tables.values()]
+
   def extremes(self, masks: Masks) -> tuple[float, float]:
     """Smallest and largest value over all architectures."""
     low = high = self.constant
