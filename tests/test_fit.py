@@ -1,6 +1,6 @@
 """Per-choice tables and their fit to whole networks."""
 
-import dataclasses
+import csv
 import gzip
 import os
 from pathlib import Path
@@ -237,16 +237,27 @@ def test_the_decision_under_a_table_that_does_not_add_up():
   found = space_module.decide(SPACE, weights, [(metric, limit)])
   best = grid[np.argmax(np.where(linked & (costs <= limit), logs, -np.inf))]
   np.testing.assert_array_equal(found.choices["cell"], best)
-  with pytest.raises(InputError, match="no architecture of the space keeps"):
-    space_module.decide(dataclasses.replace(SPACE), weights, [(metric, 0.1)])
+
+
+def test_a_limit_that_nothing_keeps_names_the_nearest(toy):
+  """The toy space has 4^3 architectures: all are visited."""
+
+  def exact(architecture):
+    row = architecture.choices["layers"]
+    return float(2 + (row == 3).sum() * (row == 1).sum() + row.max())
+
+  metric = hardware.params(toy)._replace(name="odd", unit="", exact=exact)
+  weights = {"layers": np.full((3, 4), 0.25, np.float32)}
+  with pytest.raises(InputError, match=r"no architecture .* is odd=2"):
+    space_module.decide(toy, weights, [(metric, 1.0)])
+  found = space_module.decide(toy, weights, [(metric, 2.0)])
+  np.testing.assert_array_equal(found.choices["layers"], 0)
 
 
 @pytest.mark.skipif(
   not (DATA / "nasbench201_devices.csv.gz").exists(), reason="no tables"
 )
 def test_sixty_cells_rank_the_others():
-  import csv
-
   path = DATA / "nasbench201_devices.csv.gz"
   with gzip.open(path, "rt", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))[::5]
