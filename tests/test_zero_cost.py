@@ -16,6 +16,7 @@ def kernels(tree):
   return [leaf for path, leaf in found if path[-1].key == "kernel"]
 
 
+@pytest.mark.slow
 def test_proxies_of_mapped_networks_equal_those_of_built_ones(toy):
   """`vmap` over one-hot weights gives what the decided network gives."""
   rng = np.random.default_rng(0)
@@ -23,7 +24,7 @@ def test_proxies_of_mapped_networks_equal_those_of_built_ones(toy):
     rng.normal(size=(4, 8, 8, 1)).astype(np.float32),
     rng.integers(4, size=4).astype(np.int32),
   )
-  drawn = space_module.random_choices(toy, rng, 3)
+  drawn = space_module.random_choices(toy, rng, 2)
   key = jax.random.key(3)
   found = zero_cost.proxies(toy, drawn, batch, key, at_once=2)
   assert set(found) == set(zero_cost.PROXIES)
@@ -51,6 +52,19 @@ def test_proxies_of_mapped_networks_equal_those_of_built_ones(toy):
   total = sum(float(jnp.abs(p * g).sum()) for p, g in pairs)
   assert found["synflow"][1] == pytest.approx(np.log(total), rel=1e-3)
   assert np.isfinite(found["jacobian_covariance"]).all()
+
+
+def test_synflow_of_skips_alone_is_the_fixed_parts(toy):
+  """By hand: ones through the stem's and the head's absolute kernels."""
+  batch = Batch(np.ones((1, 8, 8, 1), np.float32), np.zeros(1, np.int32))
+  key = jax.random.key(0)
+  drawn = {"layers": np.array([[1, 1, 1], [0, 0, 0]])}
+  found = zero_cost.proxies(
+    toy, drawn, batch, key, names=("synflow",), at_once=2
+  )["synflow"]
+  # x + skip(x) doubles at each of three layers, x + none(x) does not; two
+  # kernels lie on every way, and each counts the whole flow.
+  assert found[0] - found[1] == pytest.approx(3 * np.log(2), rel=1e-4)
 
 
 def test_an_unknown_proxy_is_refused(toy):
