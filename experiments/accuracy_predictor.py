@@ -1,7 +1,7 @@
 """Accuracy from a cheap signal of few cells, and zero-cost proxies beside it.
 
-  python experiments/accuracy_predictor.py \
-      --networks nasbench201_cifar10.csv.gz --samples 150 --draws 5 --json
+python experiments/accuracy_predictor.py \
+    --networks nasbench201_cifar10.csv.gz --samples 150 --draws 5 --json
 
 Proxies need images: Debian's dataset-fashion-mnist, or `--data` of any kind
 that `nasjax search --data` reads; `--proxy-sample 0` leaves them out.

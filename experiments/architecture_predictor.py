@@ -1,8 +1,8 @@
 """A predictor on relaxed weights from few measured cells.
 
 python experiments/architecture_predictor.py \
-      --networks nasbench201_devices.csv.gz --column latency_ms__raspi4 \
-      --samples 300 --draws 5
+    --networks nasbench201_devices.csv.gz --column latency_ms__raspi4 \
+    --samples 300 --draws 5
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A new device from ten networks: with and without other devices' tables.
 
 python experiments/device_transfer.py --devices nasbench201_devices.csv.gz \
-      --targets raspi4,fpga,gold_6226 --samples 10 --repeats 20 --json
+    --targets raspi4,fpga,gold_6226 --samples 10 --repeats 20 --json
 """
 
 from __future__ import annotations

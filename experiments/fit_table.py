@@ -1,7 +1,7 @@
 """A per-choice table from whole networks: how well it ranks all the others.
 
 python experiments/fit_table.py --networks nasbench201_devices.csv.gz \
-      --column latency_ms__raspi4 --space nasbench201 --samples 60 --draws 5
+    --column latency_ms__raspi4 --space nasbench201 --samples 60 --draws 5
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Problem:
   """A space's choices as the fits and predictors take them."""
 
   def __init__(self, name: str):
-    """Reads the space of this name."""
+    """Makes the choices of `nasbench201` or `fbnet`."""
     self.name = name
     if name == "fbnet":  # no workloads are known of: every entry is its own
       self.groups, self.ends, self.ties = FBNET, {}, None

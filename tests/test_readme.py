@@ -34,6 +34,7 @@ def test_commands_name_only_known_flags():
       for kind in (
         configs.SearchConfig,
         hw_config.MeasureConfig,
+        hw_config.FitConfig,
         hw_config.TimeConfig,
       )
       for f in kind.__dataclass_fields__

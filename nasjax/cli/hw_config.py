@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from nasjax.cli.config import MAX_SEED, option
+from nasjax.cli.config import MAX_SEED, MAX_SIDE, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,3 +127,36 @@ class TimeConfig:
   cache: str | None = option(
     None, "a JSON file that keeps what was measured; default: none"
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+  """What `nasjax hw fit` is told."""
+
+  measurements: str = option(
+    "networks.csv",
+    "measured networks: a column `arch` (NAS-Bench-201's string, a digit an"
+    " edge, or candidates' names with spaces) and one of costs",
+  )
+  column: str = option("latency_ms", "the column of costs")
+  space: str = option("edge", "search space of the networks")
+  out: str = option("table.csv", "the table of choices to write")
+  counted: str = option(
+    "auto",
+    "which edges cost something: every_edge, reaching_output (those that lead"
+    " to the output), or auto, by cross-validation",
+    choices=("auto", "every_edge", "reaching_output"),
+  )
+  image_shape: str = option("28x28x1", "HEIGHTxWIDTHxCHANNELS")
+  channels: int | None = option(
+    None, "channels of the first stage", low=1, high=MAX_SIDE
+  )
+  cells: int | None = option(None, "cells a stage", low=1)
+  num_classes: int = option(10, "classes", low=2, high=100_000)
+  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
+  links: str | None = option(
+    None, "edge: residual (default), dense, linear_bottleneck"
+  )
+  device: str = option("this-machine", "the name the table gives its device")
+  seed: int = option(0, "of the cross-validation", low=0, high=MAX_SEED)
+  force: bool = option(False, "replace an existing table")

@@ -66,6 +66,12 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   configs.add_flags(measure, hw_config.MeasureConfig)
+  fit = tools.add_parser(
+    "fit",
+    help="fit a table of choices to measured networks",
+    allow_abbrev=False,
+  )
+  configs.add_flags(fit, hw_config.FitConfig)
   listed = tools.add_parser(
     "list", help="the devices that nasjax comes with", allow_abbrev=False
   )
@@ -133,13 +139,13 @@ def _parser() -> configs.Parser:
   )
   for command in (listing, verify):
     command.add_argument("run", metavar="RUN", help="a run folder")
-  for command in (search, resume, doctor, measure, bundle):
+  for command in (search, resume, doctor, measure, fit, bundle):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  hardware = (measure, bundle, take, covering, timing)
+  hardware = (measure, fit, bundle, take, covering, timing)
   for command in (search, resume, show, doctor, listing, verify, *hardware):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
@@ -216,13 +222,15 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _hardware(arguments) -> int:
-  from nasjax.cli import devices, hw, hw_use
+  from nasjax.cli import devices, fit, hw, hw_use
 
   flags = vars(arguments)
   if arguments.tool == "list":
     return devices.listed()
   if arguments.tool == "show":
     return devices.show(arguments.name)
+  if arguments.tool == "fit":
+    return fit.run(configs.from_flags(hw_config.FitConfig, flags))
   if arguments.tool == "bundle":
     return hw.bundle(configs.from_flags(hw_config.BundleConfig, flags))
   if arguments.tool == "import":

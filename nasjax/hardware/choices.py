@@ -141,6 +141,7 @@ class ChoiceTable(NamedTuple):
       exact,
       True,
       f"fitted table of {device}" + (f" ({made})" if made else ""),
+      "sum" if self.counted == "every_edge" else "other",
     )
 
   def of(self, choices: Choices, ends: Ends) -> np.ndarray:

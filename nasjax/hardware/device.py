@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import memory, profile, roofline
@@ -26,6 +27,7 @@ from nasjax.hardware.workload import (
   additive_metric,
   largest_metric,
 )
+from nasjax.reader import read_csv
 from nasjax.types import Metric
 
 __all__ = ["Device", "device", "device_names"]
@@ -47,7 +49,7 @@ class Device(NamedTuple):
   """A device that costs are known of."""
 
   name: str
-  table: tables.Table | None = None
+  table: tables.Table | choice_tables.ChoiceTable | None = None
   profile: Profile | None = None
 
   @property
@@ -313,6 +315,13 @@ class Device(NamedTuple):
 
   def _measured(self, space, column, batch, bits, interpolate) -> Metric:
     table = self.table
+    if isinstance(table, choice_tables.ChoiceTable):
+      if (batch, bits, interpolate) != (1, 32, False):
+        raise InputError(
+          table.source,
+          "is fitted to whole networks: it has no batches, bits or shapes",
+        )
+      return table.metric(space, device=self.name)
     rules = tables.Rules()
     if column == "latency_ms":
       rules = table.rules.get((bits, batch), rules)
@@ -408,8 +417,8 @@ def device(name: str) -> Device:
   """A device by name, or from a table's or profile's file.
 
   Args:
-    name: one of `device_names()`, or the path of a table (it ends in .csv) or
-      of a profile (in .toml).
+    name: one of `device_names()`, or the path of a table (it ends in .csv), of
+      workloads or of choices, or of a profile (in .toml).
 
   Returns:
     The device; one from a table is called by its header's `device`, or else by
@@ -422,7 +431,8 @@ def device(name: str) -> Device:
     own = profile.read(name)
     return Device(tables.check_device_name(own.name, name), None, own)
   if name.endswith(".csv") or "/" in name:
-    table = tables.read(name)
+    fitted = choice_tables.is_choice_table(read_csv(name).columns)
+    table = choice_tables.read(name) if fitted else tables.read(name)
     called = table.header.get("device", Path(name).stem)
     return Device(tables.check_device_name(called, name), table)
   if name not in device_names():

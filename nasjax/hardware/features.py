@@ -129,7 +129,7 @@ def _stack(np_or_jnp, values, like):
 
 
 def _reached(on, ends):
-  """Probability that each edge's start is reached from node 0."""
+  """Probability that node 0 leads to each edge's start, as `reaching`."""
   known: dict[int, Any] = {}
   return [_into(on, ends, start, known) for start, _ in ends]
 

@@ -1,7 +1,8 @@
 """Zero-cost proxies: scores of untrained networks, to screen before a search.
 
 All networks share one random initialisation, that of the supernet, and are
-mapped over by `vmap`: a decided network is a one-hot row of weights.
+mapped over by `vmap`: a decided network is a one-hot row of weights. Gradients
+are those of the kernels, since a supernet's candidates are not scaled.
 
 * `synflow`: sum of |parameter times gradient| at absolute parameters and
   images of ones, normalisation left out (Tanaka et al., "Pruning neural
@@ -36,8 +37,9 @@ PROXIES = ("synflow", "gradient_norm", "jacobian_covariance")
 _RIDGE = 1e-5  # k of the Jacobians' score
 
 
-def _squares(tree, center=0.0):
-  return sum(jnp.sum((leaf - center) ** 2) for leaf in jax.tree.leaves(tree))
+def _kernels(tree):
+  found = jax.tree_util.tree_leaves_with_path(tree)
+  return [leaf for path, leaf in found if path[-1].key == "kernel"]
 
 
 def _synflow(space, variables, sampled, images):
@@ -56,8 +58,8 @@ def _synflow(space, variables, sampled, images):
     return jnp.sum(logits)
 
   gradient = jax.grad(flow)(params)
-  parts = jax.tree.map(lambda p, g: jnp.sum(jnp.abs(p * g)), params, gradient)
-  return jnp.log(sum(jax.tree.leaves(parts)) + 1e-30)
+  pairs = zip(_kernels(params), _kernels(gradient), strict=True)
+  return jnp.log(sum(jnp.sum(jnp.abs(p * g)) for p, g in pairs) + 1e-30)
 
 
 def _gradient_norm(space, variables, sampled, batch):
@@ -70,7 +72,8 @@ def _gradient_norm(space, variables, sampled, batch):
     )
     return losses.mean()
 
-  return jnp.sqrt(_squares(jax.grad(loss)(variables["params"])))
+  gradient = _kernels(jax.grad(loss)(variables["params"]))
+  return jnp.sqrt(sum(jnp.sum(g**2) for g in gradient))
 
 
 def _jacobian_covariance(space, variables, sampled, images):

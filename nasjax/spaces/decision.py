@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError
+from nasjax.spaces import ranking
 from nasjax.spaces.space import (
   Architecture,
   Limit,
@@ -68,13 +69,14 @@ def decide(
   """The most probable architecture whose metrics keep their limits, exactly.
 
   Maximises sum log weights over one candidate an edge by an integer programme
-  (HiGHS, no gap), after which every limit is checked in float64.
+  (HiGHS, no gap), after which every limit is checked in float64. Where a
+  metric's form is "other", architectures are visited by falling probability
+  instead, 100,000 at most.
 
   Args:
     space: the space.
     weights: f32[E, K] a group, as `Relaxation.expect` gives them.
-    limits: constraints, or pairs (metric, upper bound); metrics of the forms
-      "sum" and "max".
+    limits: constraints, or pairs (metric, upper bound).
 
   Returns:
     The architecture.
@@ -86,11 +88,8 @@ def decide(
     (item.metric, item.limit) if isinstance(item, Constraint) else item
     for item in limits
   ]
-  for metric, bound in pairs:
-    if metric.form == "other":
-      raise InputError(
-        f"--limit {metric.name}={bound:g}", "no limit can be put on this metric"
-      )
+  if any(metric.form == "other" for metric, _ in pairs):
+    return ranking.decide(space, weights, pairs, Architecture, SMALLEST_WEIGHT)
   peaks = [
     (m, float(b), largest_costs(space, m)) for m, b in pairs if m.form == "max"
   ]

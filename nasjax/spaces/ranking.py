@@ -1,0 +1,132 @@
+"""The decision under metrics that do not add up over the choices.
+
+Architectures are visited from the most probable down, so the first that keeps
+every limit is the answer, exactly. The visit ends after a stated number.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nasjax.errors import InputError
+from nasjax.types import Metric, Weights
+
+__all__ = ["decide", "descending"]
+
+MAX_VISITS = 100_000
+
+
+def descending(scores: Sequence[np.ndarray]) -> Iterator[tuple[int, ...]]:
+  """Combinations of one entry a row, by falling sum of scores.
+
+  Lawler, "A procedure for computing the K best solutions" (1972): a heap of
+  combinations of ranks, each reached from one other.
+
+  Args:
+    scores: f64[K_i] of each row; -inf entries are left out.
+
+  Yields:
+    One index of each row.
+  """
+  orders = [
+    [int(k) for k in np.argsort(-s, kind="stable") if s[k] > -np.inf]
+    for s in scores
+  ]
+  if not all(orders):
+    return
+  # gaps[i][r]: what row i loses from its best entry to its r-th.
+  gaps = [
+    [float(s[o[0]] - s[k]) for k in o]
+    for s, o in zip(scores, orders, strict=True)
+  ]
+  start = (0,) * len(orders)
+  heap, seen = [(0.0, start)], {start}
+  while heap:
+    _, ranks = heapq.heappop(heap)
+    yield tuple(o[r] for o, r in zip(orders, ranks, strict=True))
+    for i in range(len(ranks)):
+      if ranks[i] + 1 < len(orders[i]):
+        ahead = (*ranks[:i], ranks[i] + 1, *ranks[i + 1 :])
+        if ahead not in seen:
+          seen.add(ahead)
+          loss = sum(g[r] for g, r in zip(gaps, ahead, strict=True))
+          heapq.heappush(heap, (loss, ahead))
+
+
+def decide(
+  space: Any,
+  weights: Weights,
+  limits: Sequence[tuple[Metric, float]],
+  make: Any,
+  smallest: float,
+) -> Any:
+  """The most probable architecture within any limits.
+
+  Args:
+    space: the space.
+    weights: f32[E, K] a group.
+    limits: pairs (metric, upper bound).
+    make: `Architecture`.
+    smallest: weights below it count as it.
+
+  Returns:
+    The architecture.
+
+  Raises:
+    InputError: none of those visited keeps the limits; says how near they
+      come and whether all were visited.
+  """
+  names, rows = [], []
+  for name, group in space.groups.items():
+    mask = np.asarray(space.masks[name])
+    weight = np.maximum(np.asarray(weights[name], np.float64), smallest)
+    for edge in range(group.edges):
+      names.append((name, edge))
+      rows.append(np.where(mask[edge], np.log(weight[edge]), -np.inf))
+  nearest, visits = None, 0
+  for chosen in descending(rows):
+    choices = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
+    for (name, edge), k in zip(names, chosen, strict=True):
+      choices[name][edge] = k
+    if not _connected(space, choices):
+      continue
+    found = make(space, choices)
+    values = [metric.exact(found) for metric, _ in limits]
+    if all(v <= bound for v, (_, bound) in zip(values, limits, strict=True)):
+      return found
+    excess = max(
+      (v - bound) / max(abs(bound), 1e-30)
+      for v, (_, bound) in zip(values, limits, strict=True)
+    )
+    if nearest is None or excess < nearest[0]:
+      nearest = excess, values
+    visits += 1
+    if visits == MAX_VISITS:
+      break
+  asked = " ".join(f"{m.name}={bound:g}" for m, bound in limits)
+  shown = ", ".join(
+    f"{m.name}={v:.6g}{' ' + m.unit if m.unit else ''}"
+    for (m, _), v in zip(limits, nearest[1] if nearest else (), strict=False)
+  )
+  raise InputError(
+    f"--limit {asked}",
+    "no architecture of the space keeps it"
+    if visits < MAX_VISITS
+    else f"none of the {MAX_VISITS} most probable architectures keeps it",
+    f"the nearest found is {shown}",
+  )
+
+
+def _connected(space, choices) -> bool:
+  for group, cuts in space.cuts.items():
+    candidates = space.groups[group].candidates
+    if "none" not in candidates:
+      continue
+    none = choices[group] == candidates.index("none")
+    if any(none[list(cut)].all() for cut in cuts):
+      return False
+  return True
