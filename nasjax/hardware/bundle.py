@@ -31,7 +31,8 @@ FORMAT = "nasjax.measurements/1"
 MANIFEST, SCRIPT = "manifest.json", "measure.py"
 NETWORK = "network"  # the kind of a row that times a whole network
 BITS = (32, 8)
-VALUES = ("latency_ms", "minimum_ms", "spread", "noisy")  # of a table's row
+# Of a table's row, beside its workload and batch.
+VALUES = ("latency_ms", "minimum_ms", "median_ms", "spread", "noisy")
 _OWN = ("format", "bundle", "space")  # lines that a table has no use for
 _ANCHOR = Workload("convolution", 16, 16, 16, 16, 3)
 
@@ -313,12 +314,15 @@ def _merged(cells: Sequence[Mapping[str, str]]) -> dict[str, str]:
   """One row of several rounds' rows: medians, and how far they lie apart."""
   times = [float(c["latency_ms"]) for c in cells]
   middle = float(np.median(times))
+  medians, spreads = (
+    float(np.median([float(c[k]) for c in cells])) for k in VALUES[2:4]
+  )
   apart = (max(times) - min(times)) / middle if middle > 0 else 0.0
-  spread = max(apart, float(np.median([float(c["spread"]) for c in cells])))
   return {
     "latency_ms": f"{middle:.6g}",
     "minimum_ms": f"{min(float(c['minimum_ms']) for c in cells):.6g}",
-    "spread": f"{spread:.3g}",
+    "median_ms": f"{medians:.6g}",
+    "spread": f"{max(apart, spreads):.3g}",
     "noisy": str(int(sum(c["noisy"] == "1" for c in cells) * 2 > len(cells))),
   }
 
