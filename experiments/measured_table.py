@@ -3,7 +3,7 @@
 Times every workload of the default `edge` space with ONNX Runtime, and 60
 random decided networks exported whole. 30 give the table's constant and fusion
 rules; the other 30 are predicted by the table (`device.latency(space).exact`)
-and compared with their own time, the median of 3 rounds. `plain` is the sum of
+and compared with their own time, the median of the rounds. `plain` is the sum of
 the rows without rules. The last line is JSON.
 
     python experiments/measured_table.py --out runs/measured-table
@@ -44,7 +44,7 @@ def main():
     "--space", default="edge", choices=("edge", "nasbench201")
   )
   parser.add_argument("--networks", type=int, default=30, help="of each half")
-  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--rounds", type=int, default=9)
   parser.add_argument("--repeats", type=int, default=25)
   parser.add_argument("--batch", type=int, default=1)
   parser.add_argument("--bits", type=int, default=32, choices=(32, 8))

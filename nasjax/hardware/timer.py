@@ -6,7 +6,7 @@ device and run `python measure.py`; bring its CSV back to `nasjax hw import`.
 Every sample is a loop of calls with inputs and outputs bound beforehand. The
 empty call (a graph that only hands one number on) is timed the same way and
 taken off. Samples of the items of one group are interleaved, with the anchor, a
-convolution that never changes, around each: a time is the low percentile of its
+block that never changes, around each: a time is the low percentile of its
 samples over that of the anchors, times what the anchor takes where little
 disturbs it (`anchor_ms`); median and minimum stand beside it. More samples are
 taken if the process lost the processor meanwhile (wall clock over processor
@@ -303,7 +303,8 @@ def run(
           f"{out} was measured with {key} {before.get(key)!r}, not"
           f" {header[key]!r}: name another file with --out"
         )
-    header = {**header, **before}
+    kept = ("date", "anchor_ms", "empty_call_ms")
+    header |= {key: before[key] for key in kept if key in before}
     done = {(r["item"], r["batch"], r["round"]) for r in rows}
   header.setdefault("date", time.strftime("%Y-%m-%d"))
 
@@ -321,6 +322,12 @@ def run(
     for item in items
     if (item["row"]["item"], str(batch), str(number)) not in done
   ]
+  # Another order in each round: no item always has the same company.
+  for number in range(1, rounds + 1):
+    own = [n for n, entry in enumerate(todo) if entry[2] == number]
+    mixed = np.random.default_rng(number).permutation(own)
+    for n, entry in zip(own, [todo[int(m)] for m in mixed]):  # noqa: B905
+      todo[n] = entry
   total, drifts = len(todo) + len(done), [1.0]
   tries = {}
   while todo:
