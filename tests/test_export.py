@@ -143,7 +143,7 @@ def test_every_workload_alone_equals_its_block():
       wanted = wide[0] / np.sqrt(1 + 1e-5)
     else:
       wanted = Block((work,)).apply(
-        onnx_nodes._random_variables(work), wide[0], False
+        onnx_nodes._random_variables([work]), wide[0], False
       )
       if work.kind in ("convolution", "depthwise"):
         wanted = wanted / np.sqrt(1 + 1e-5)

@@ -55,7 +55,7 @@ class MeasureConfig(HardwareSpaceConfig):
     choices=("all", "extended", "none"),
   )
   rounds: int = option(
-    3, "onnxruntime: passes over all, whose median counts", low=1, high=1000
+    9, "onnxruntime: passes over all, whose median counts", low=1, high=1000
   )
   calibrate: int = option(
     0,

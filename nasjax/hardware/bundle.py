@@ -22,7 +22,7 @@ from nasjax.errors import InputError
 from nasjax.hardware import calibrate as calibration
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import Workload
-from nasjax.layers import onnx_nodes
+from nasjax.layers import blocks, onnx_nodes
 from nasjax.reader import parse_json, read_csv
 from nasjax.run_folder import write_atomic
 from nasjax.spaces import space as spaces
@@ -31,9 +31,10 @@ FORMAT = "nasjax.measurements/1"
 MANIFEST, SCRIPT = "manifest.json", "measure.py"
 NETWORK = "network"  # the kind of a row that times a whole network
 BITS = (32, 8)
-VALUES = ("latency_ms", "minimum_ms", "spread", "noisy")  # of a table's row
+# Of a table's row, beside its workload and batch.
+VALUES = ("latency_ms", "minimum_ms", "median_ms", "spread", "noisy")
 _OWN = ("format", "bundle", "space")  # lines that a table has no use for
-_ANCHOR = Workload("convolution", 16, 16, 16, 16, 3)
+_ANCHOR_SHAPE = (16, 16, 16)  # of an inverted residual's input
 
 
 class Measurements(NamedTuple):
@@ -222,7 +223,10 @@ def make(
       row = {c: str(getattr(whole, c)) for c in tables.WORKLOAD_COLUMNS}
       row[NETWORK] = choices_text(one.choices)
       put(decided_model(one), [list(shape)], row)
-  fixed = {"anchor.onnx": onnx_nodes.workload(_ANCHOR), "empty.onnx": empty()}
+  # Of all that networks are made of, so that what slows them slows it alike.
+  parts = blocks.inverted_residual(_ANCHOR_SHAPE, "relu6", 6, residual=True)
+  anchor = onnx_nodes.block(parts.workloads)
+  fixed = {"anchor.onnx": anchor, "empty.onnx": empty()}
   for name, model in fixed.items():
     onnx.save(model, str(folder / name))
   arguments = {
@@ -241,7 +245,7 @@ def make(
     "items": items,
     "anchor": {
       "file": "anchor.onnx",
-      "inputs": [list(s) for s in onnx_nodes.input_shapes(_ANCHOR)],
+      "inputs": [[_ANCHOR_SHAPE[2], *_ANCHOR_SHAPE[:2]]],
     },
     "empty": {"file": "empty.onnx", "inputs": [[1]]},
   }
@@ -313,12 +317,15 @@ def _merged(cells: Sequence[Mapping[str, str]]) -> dict[str, str]:
   """One row of several rounds' rows: medians, and how far they lie apart."""
   times = [float(c["latency_ms"]) for c in cells]
   middle = float(np.median(times))
+  medians, spreads = (
+    float(np.median([float(c[k]) for c in cells])) for k in VALUES[2:4]
+  )
   apart = (max(times) - min(times)) / middle if middle > 0 else 0.0
-  spread = max(apart, float(np.median([float(c["spread"]) for c in cells])))
   return {
     "latency_ms": f"{middle:.6g}",
     "minimum_ms": f"{min(float(c['minimum_ms']) for c in cells):.6g}",
-    "spread": f"{spread:.3g}",
+    "median_ms": f"{medians:.6g}",
+    "spread": f"{max(apart, spreads):.3g}",
     "noisy": str(int(sum(c["noisy"] == "1" for c in cells) * 2 > len(cells))),
   }
 

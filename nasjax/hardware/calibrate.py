@@ -15,7 +15,9 @@ from nasjax.hardware.workload import SpaceWorkloads, Workload
 from nasjax.layers.blocks import ACTIVATIONS
 
 FEWEST = 10  # networks
-_STRENGTHS = tuple(10.0**e for e in np.arange(-4, 1.1, 0.5))
+# How sure the usual factors are against the networks: the variance of a
+# relative error of 5% over that of factors that differ by 40%.
+_PULL = 0.05**2 / 0.4**2
 
 
 class Calibration(NamedTuple):
@@ -25,7 +27,6 @@ class Calibration(NamedTuple):
   within_10_percent: float  # of the networks, each left out of its fit
   rmse_ms: float
   spearman: float
-  strength: float  # of the pull towards the usual factors
 
   def __str__(self) -> str:
     """For a header."""
@@ -80,24 +81,24 @@ def _usual(name: str) -> float:
   return 0.0 if fused or (after, kind) == ("none", "add") else 1.0
 
 
-def _fit(matrix, times, usual, strength):
+def _fit(matrix, times, usual):
   """Non-negative constant and factors with the least relative error.
 
-  min sum_i ((A x - t)_i / t_i)^2 + strength sum_j (x_j - usual_j)^2, the
+  min sum_i ((A x - t)_i / t_i)^2 + _PULL sum_j (x_j - usual_j)^2, the
   constant free; a factor that the networks say little of stays as usual.
   """
-  scaled, root = matrix / times[:, None], np.sqrt(strength)
+  scaled, root = matrix / times[:, None], np.sqrt(_PULL)
   pull = root * np.eye(matrix.shape[1])[1:]
   return nnls(
     np.vstack([scaled, pull]), np.append(np.ones(len(times)), root * usual)
   )[0]
 
 
-def _left_out(matrix, times, usual, strength):
+def _left_out(matrix, times, usual):
   found = np.empty(len(times))
   for i in range(len(times)):
     keep = np.arange(len(times)) != i
-    found[i] = matrix[i] @ _fit(matrix[keep], times[keep], usual, strength)
+    found[i] = matrix[i] @ _fit(matrix[keep], times[keep], usual)
   return found
 
 
@@ -119,8 +120,7 @@ def calibrate(
     batch: of both.
 
   Returns:
-    The calibration; the strength of its pull towards the usual factors is the
-    largest within one standard error of the least leave-one-out error.
+    The calibration.
 
   Raises:
     InputError: too few networks, one without latency, or a workload that the
@@ -146,17 +146,8 @@ def calibrate(
     [[1.0, *(row.get(name, 0.0) for name in names)] for row in rows]
   )
   usual = np.array([_usual(name) for name in names])
-  errors = {}
-  for strength in _STRENGTHS:
-    away = _left_out(matrix, times, usual, strength) / times - 1
-    errors[strength] = away**2
-  best = min(errors.values(), key=np.mean)
-  # The strongest pull within one standard error (Breiman et al. 1984, section
-  # 3.4.3): of a few noisy networks the least error alone overfits.
-  most = np.mean(best) + np.std(best) / np.sqrt(len(best))
-  strength = max(s for s, e in errors.items() if np.mean(e) <= most)
-  values = _fit(matrix, times, usual, strength)
-  found = _left_out(matrix, times, usual, strength)
+  values = _fit(matrix, times, usual)
+  found = _left_out(matrix, times, usual)
   rules = Rules(
     float(values[0]),
     {n: float(v) for n, v in zip(names, values[1:], strict=True)},
@@ -166,7 +157,6 @@ def calibrate(
     float(np.mean(np.abs(found / times - 1) <= 0.1)),
     float(np.sqrt(np.mean((found - times) ** 2))),
     float(spearmanr(found, times)[0]),
-    strength,
   )
 
 

@@ -6,11 +6,12 @@ device and run `python measure.py`; bring its CSV back to `nasjax hw import`.
 Every sample is a loop of calls with inputs and outputs bound beforehand. The
 empty call (a graph that only hands one number on) is timed the same way and
 taken off. Samples of the items of one group are interleaved, with the anchor, a
-convolution that never changes, around each: times are medians of samples over
-their anchors, times what the anchor takes undisturbed (`anchor_ms`). A sample
-is taken again if the process lost the processor meanwhile (wall clock over
-processor time); a row whose samples still scatter is measured again, then
-marked noisy. All this is done in rounds, one row each, whose median counts.
+block that never changes, around each: a time is the low percentile of its
+samples over that of the anchors, times what the anchor takes where little
+disturbs it (`anchor_ms`); median and minimum stand beside it. More samples are
+taken if the process lost the processor meanwhile (wall clock over processor
+time); a row whose odd and even samples disagree is measured again, then marked
+noisy. All this is done in rounds, one row each, whose median counts.
 Rows are written group by group: a run that was stopped goes on.
 """
 
@@ -31,15 +32,16 @@ MANIFEST, RESULTS = "manifest.json", "results.csv"
 TIMES = (
   "latency_ms",  # see the header
   "minimum_ms",  # the fastest sample, without the empty call
-  "spread",  # (90th - 10th percentile) / median
+  "median_ms",  # of the samples, without the empty call
+  "spread",  # (90th - 10th percentile) / median of the samples
   "noisy",
-  "anchor_drift",  # the anchor's median meanwhile, over anchor_ms
+  "anchor_drift",  # the anchor meanwhile, over anchor_ms
   "frequency_mhz",
   "temperature_c",
 )
 _GROUP = 24  # items alive at once
 _SAMPLE_SECONDS = 5e-4
-_NOISY = 0.3  # spread of a row
+_NOISY = 0.1  # of odd and even samples
 _TRIES = 3
 _ANCHOR_SECONDS = 2.0  # to find what it takes where nothing disturbs it
 _BUSY = 1.05  # wall clock over processor time of a disturbed sample
@@ -139,39 +141,46 @@ class Call:
       before = found
 
 
-def _steady(samples):
-  """The ratios of undisturbed samples; of all, if those are too few."""
-  fine = [ratio for ratio, _, disturbed in samples if not disturbed]
-  return fine if len(fine) >= 3 else [ratio for ratio, _, _ in samples]
+def _low(values):
+  """What a time is where little disturbs it: a low percentile."""
+  return float(np.percentile(values, 10))
+
+
+def _relative(pairs):
+  """Low percentile of the samples over that of the anchors beside them."""
+  own, anchors = zip(*pairs)  # noqa: B905
+  return _low(own) / _low(anchors)
 
 
 def quiet(anchor):
-  """The anchor's time where little disturbs it, ms: a low percentile."""
+  """The anchor's time where little disturbs it, ms."""
   anchor.warm_up()
   end, found = time.perf_counter() + _ANCHOR_SECONDS, []
   while time.perf_counter() < end:
     found.append(anchor.sample()[0])
-  return float(np.percentile(found, 5))
+  return _low(found)
 
 
 def time_group(calls, anchor, empty, repeats, unit):
   """Times calls, interleaved, each in units of the anchor beside it.
 
-  A neighbour on the same core, memory or frequency budget slows the anchor
-  too: on a busy machine medians of times differed by 8.7% from run to run,
-  medians of ratios by 3.3%.
+  A neighbour on the same core, memory or frequency budget slows both for a
+  while: the tenth percentile of a call's samples over that of its anchors
+  differed by 1.5% from run to run on a busy machine, the median of samples by
+  20%, of ratios by 4%, the minimum by 2 to 19%.
 
   Args:
     calls: what to time.
     anchor: the call that should not change.
     empty: the call that does nothing.
-    repeats: undisturbed samples wanted of each; at most `_TRIES` times as many
-      are taken.
-    unit: the anchor's time where nothing disturbs it, ms.
+    repeats: samples of each during which the process kept the processor; at
+      most `_TRIES` times as many are taken.
+    unit: the anchor's time where little disturbs it, ms.
 
   Returns:
-    ([(median, minimum, spread, how many undisturbed) of each call, the empty
-    call taken off, ms], medians of the anchor and of the empty call, ms).
+    ([(latency, minimum, median, spread, difference of odd and even samples) of
+    each call, the empty call taken off, ms], low percentile of the anchor and
+    of the empty call, ms).
   """
   for call in (*calls, anchor, empty):
     call.warm_up()
@@ -187,28 +196,29 @@ def time_group(calls, anchor, empty, repeats, unit):
         continue
       own, busy = call.sample()
       after = anchor.sample()
-      disturbed = busy or before[1] or after[1]
-      ratio = 2 * own / (before[0] + after[0])
-      samples[n].append((ratio, own, disturbed))
-      left[n] -= not disturbed
+      samples[n].append((own, (before[0] + after[0]) / 2))
+      left[n] -= not (busy or before[1] or after[1])
       anchors.append(after[0])
       before = after
-  base = unit * float(np.median(_steady(samples[-1])))
-  least = min(own for _, own, _ in samples[-1])
+  base = unit * _relative(samples[-1])
+  least = min(own for own, _ in samples[-1])
   rows = []
-  for n, found in enumerate(samples[:-1]):
-    low, median, high = np.percentile(_steady(found), [10, 50, 90])
-    minimum = min(own for _, own, _ in found)
+  for pairs in samples[:-1]:
+    latency = unit * _relative(pairs)
+    odd, even = _relative(pairs[::2]), _relative(pairs[1::2])
+    low, median, high = np.percentile([own for own, _ in pairs], [10, 50, 90])
+    minimum = min(own for own, _ in pairs)
     # A cost of 0 would say that the operation is free.
     rows.append(
       (
-        max(unit * median - base, 0.01 * unit * median),
+        max(latency - base, 0.01 * latency),
         max(minimum - least, 0.01 * minimum),
+        max(median - base, 0.01 * median),
         float((high - low) / median),
-        repeats - left[n],
+        abs(odd - even) * unit / latency,
       )
     )
-  return rows, float(np.median(anchors)), base
+  return rows, _low(anchors), base
 
 
 def _write(path, header, columns, rows):
@@ -240,8 +250,8 @@ def run(
   *,
   threads=1,
   repeats=15,
-  rounds=3,
-  retries=2,
+  rounds=9,
+  retries=1,
   device="",
   pinned=True,
   optimization="all",
@@ -279,9 +289,9 @@ def run(
     "governor": governor(),
     "versions": f"onnxruntime {onnxruntime.__version__}, numpy"
     f" {np.__version__}, python {platform.python_version()}",
-    "latency_ms": f"median of {rounds} rounds, each the median of {repeats}"
-    " samples over the anchor beside each, times anchor_ms; per call, without"
-    " the empty call",
+    "latency_ms": f"median of {rounds} rounds, each the 10th percentile of"
+    f" {repeats} samples over that of the anchor beside them, times anchor_ms;"
+    " per call, without the empty call",
   }
   made_alike = ("bundle", "device", "runtime", "optimization", "threads")
   rows, done = [], set()
@@ -293,7 +303,8 @@ def run(
           f"{out} was measured with {key} {before.get(key)!r}, not"
           f" {header[key]!r}: name another file with --out"
         )
-    header = {**header, **before}
+    kept = ("date", "anchor_ms", "empty_call_ms")
+    header |= {key: before[key] for key in kept if key in before}
     done = {(r["item"], r["batch"], r["round"]) for r in rows}
   header.setdefault("date", time.strftime("%Y-%m-%d"))
 
@@ -311,6 +322,12 @@ def run(
     for item in items
     if (item["row"]["item"], str(batch), str(number)) not in done
   ]
+  # Another order in each round: no item always has the same company.
+  for number in range(1, rounds + 1):
+    own = [n for n, entry in enumerate(todo) if entry[2] == number]
+    mixed = np.random.default_rng(number).permutation(own)
+    for n, entry in zip(own, [todo[int(m)] for m in mixed]):  # noqa: B905
+      todo[n] = entry
   total, drifts = len(todo) + len(done), [1.0]
   tries = {}
   while todo:
@@ -323,13 +340,13 @@ def run(
     again = []
     for (item, batch, number), times in zip(group, found):  # noqa: B905
       key = (item["row"]["item"], batch, number)
-      least = min([*tries.get(key, []), times], key=lambda t: t[2])
+      least = min([*tries.get(key, []), times], key=lambda t: t[4])
       tries.setdefault(key, []).append(times)
-      noisy = least[2] > _NOISY or least[3] < 3
+      noisy = least[4] > _NOISY
       if noisy and len(tries[key]) <= retries:
         again.append((item, batch, number))
         continue
-      values = [f"{t:.6g}" for t in least[:2]] + [f"{least[2]:.3g}"]
+      values = [f"{t:.6g}" for t in least[:3]] + [f"{least[3]:.3g}"]
       values += [str(int(noisy)), f"{drift:.3f}", frequency_mhz()]
       values += [temperature_c()]
       cells = {**item["row"], "batch": str(batch), "round": str(number)}
@@ -362,7 +379,7 @@ def main():
   parser.add_argument("--device", default="", help="its name in the table")
   parser.add_argument("--threads", type=int, default=1)
   parser.add_argument("--repeats", type=int, default=15)
-  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--rounds", type=int, default=9)
   parser.add_argument("--no-pin", action="store_true")
   parser.add_argument(
     "--optimization", default="all", choices=("all", "extended", "none")

@@ -211,19 +211,19 @@ def emit_block(graph, workloads, saved, variables, x: str) -> str:
   return x
 
 
-def _random_variables(work: Workload) -> dict:
-  """Variables of one workload's block, He-normal (He et al. 2015)."""
-  rng, inputs = np.random.default_rng(0), work.channels_in // work.groups
-  own: dict[str, Any] = {}
-  if work.kind in ("convolution", "depthwise"):
-    shape = (work.kernel, work.kernel, inputs, work.channels_out)
-    draw = rng.normal(size=shape) * np.sqrt(2 / (inputs * work.kernel**2))
-    own["convolution_0"] = {"kernel": draw}
-  if work.kind == "linear":
-    draw = rng.normal(size=(inputs, work.channels_out)) / np.sqrt(inputs)
-    own["linear_0"] = {"kernel": draw, "bias": np.zeros(work.channels_out)}
-  channels = work.channels_out
-  stats = {"norm_0": {"mean": np.zeros(channels), "var": np.ones(channels)}}
+def _random_variables(workloads: Sequence[Workload]) -> dict:
+  """Variables of a block, He-normal (He et al. 2015), means 0, variances 1."""
+  rng, own, stats = np.random.default_rng(0), {}, {}
+  for i, work in enumerate(workloads):
+    inputs, channels = work.channels_in // work.groups, work.channels_out
+    if work.kind in ("convolution", "depthwise"):
+      shape = (work.kernel, work.kernel, inputs, channels)
+      draw = rng.normal(size=shape) * np.sqrt(2 / (inputs * work.kernel**2))
+      own[f"convolution_{i}"] = {"kernel": draw}
+    if work.kind == "linear":
+      draw = rng.normal(size=(inputs, channels)) / np.sqrt(inputs)
+      own[f"linear_{i}"] = {"kernel": draw, "bias": np.zeros(channels)}
+    stats[f"norm_{i}"] = {"mean": np.zeros(channels), "var": np.ones(channels)}
   return {"params": own, "batch_stats": stats}
 
 
@@ -257,7 +257,19 @@ def workload(work: Workload) -> Any:
   inputs = {f"x_{n}": (BATCH, *shape) for n, shape in enumerate(shapes)}
   names, size = list(inputs), (work.height, work.width)
   output = _emit(
-    graph, wide, 0, names[-1], names[0], _random_variables(work), size
+    graph, wide, 0, names[-1], names[0], _random_variables([work]), size
   )
   outputs = size if work.kind == "broadcast" else work.outputs
   return graph.model(inputs, output, (BATCH, work.channels_out, *outputs))
+
+
+def block(workloads: Sequence[Workload], saved: int = 0) -> Any:
+  """A block as an ONNX model with random weights, NCHW; see `workload`."""
+  graph, first, last = Graph(), workloads[0], workloads[-1]
+  output = emit_block(
+    graph, workloads, saved, _random_variables(workloads), "x_0"
+  )
+  shape = (BATCH, first.channels_in, first.height, first.width)
+  return graph.model(
+    {"x_0": shape}, output, (BATCH, last.channels_out, *last.outputs)
+  )
