@@ -32,6 +32,7 @@ def make(
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", ["softmax", "gdas"])
 def test_members_keep_their_own_limits(relaxation, toy, batches):
   """Each settles at or below its limit, and they differ."""
@@ -60,6 +61,7 @@ def test_members_keep_their_own_limits(relaxation, toy, batches):
     assert macs.exact(toy.decide(weights, [(macs, limit)])) <= limit
 
 
+@pytest.mark.slow
 def test_one_member_is_the_single_search(toy, batches):
   """Same key, same limit: the same first step as `differentiable`."""
   macs = hardware.macs(toy)

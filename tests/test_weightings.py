@@ -47,18 +47,17 @@ def jacobians(draw, count=3):
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_state_is_stable_and_one_program_serves(name):
-  made = ALL[name]
   jacobian = np.random.default_rng(0).normal(size=(3, 7))
-  state = made.init(jax.random.key(0), jnp.array([1.0, 2.0, 0.5]))
+  state = start = ALL[name].init(jax.random.key(0), jnp.array([1.0, 2.0, 0.5]))
   gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
-
-  def step(state, _):
-    found, state = made.update(jnp.ones(3), gramian, state)
-    return state, found
-
-  end, rows = jax.lax.scan(step, state, length=3)
-  assert jax.tree.structure(end) == jax.tree.structure(state)
-  assert np.isfinite(rows).all() and (rows >= 0).all()
+  rows, programs = [], []
+  for _ in range(3):
+    found, state = UPDATES[name](jnp.ones(3), gramian, state)
+    rows.append(np.asarray(found))
+    programs.append(UPDATES[name]._cache_size())
+  assert programs[0] == programs[2]
+  assert jax.tree.structure(state) == jax.tree.structure(start)
+  assert np.isfinite(rows).all() and (np.array(rows) >= 0).all()
   if name != "pcgrad":
     np.testing.assert_array_equal(rows[0], rows[2])
 
@@ -137,7 +136,7 @@ def test_mgda_normalizes_as_told(normalization):
   made = weightings.mgda(normalization=normalization)
   jacobian = np.diag([1.0, 10.0, 100.0]).astype(np.float32)
   values = jnp.array([2.0, 1.0, 4.0])
-  found, _ = made.update(values, jacobian @ jacobian.T, jnp.ones(3))
+  found, _ = jax.jit(made.update)(values, jacobian @ jacobian.T, jnp.ones(3))
   norms = {"l2": [1.0, 10.0, 100.0], "loss": [2.0, 1.0, 4.0]}
   scale = np.ones(3)
   for name in {"none": (), "loss+": ("l2", "loss")}.get(
@@ -191,9 +190,7 @@ def descend(made, function, start, preference, rate=0.05, steps=3000):
   return np.asarray(end)
 
 
-@pytest.mark.parametrize(
-  "start", [[0.9, -0.4, 0.1], [-0.8, 0.3, 0.0], [0.2, 0.6, -0.9]]
-)
+@pytest.mark.parametrize("start", [[0.9, -0.4, 0.1], [0.2, 0.6, -0.9]])
 @pytest.mark.parametrize("name", ["mgda", "exact_pareto"])
 def test_the_stationary_point_is_pareto_optimal(name, start):
   end = descend(ALL[name], fonseca, start, [1.0, 1.0])

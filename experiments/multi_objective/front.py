@@ -18,7 +18,7 @@ from experiments.multi_objective import common
 from nasjax import constraints, pareto, relaxations, search
 from nasjax.search import ranking
 
-EPOCHS = 120
+EPOCHS = 60
 MEMBERS = 8
 NAME = "latency_ms"
 

@@ -17,6 +17,7 @@ def _comparable(objectives: Array) -> Array:
   return jnp.where(unknown, jnp.inf, objectives)
 
 
+@jax.jit
 def dominates(a: Array, b: Array) -> Array:
   """Whether points `a` dominate points `b`.
 
