@@ -30,7 +30,11 @@ def test_commands_name_only_known_flags():
   known = (
     {
       configs.flag(f)
-      for kind in (configs.SearchConfig, configs.MeasureConfig)
+      for kind in (
+        configs.SearchConfig,
+        configs.MeasureConfig,
+        configs.FitConfig,
+      )
       for f in kind.__dataclass_fields__
     }
     | {"--help", "--config", "--force", "--no-compilation-cache"}
