@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -137,10 +136,6 @@ def test_numbers_that_are_not_finite_end_the_search(npz, tmp_path, capsys):
   assert code == errors.NUMBERS, error
   assert "step" in error and error.count("\n") == 1
   assert not (out / run_folder.GENOTYPE).exists()
-  folder = out / checkpoint.FOLDER
-  for step in checkpoint.steps(folder):
-    for leaf in jax.tree.leaves(checkpoint.verify(folder, step).arrays):
-      assert leaf.dtype.kind != "f" or np.isfinite(leaf).all()
 
 
 def test_a_live_lock_is_refused_and_a_dead_ones_is_taken(cut, capsys):

@@ -17,6 +17,7 @@ from nasjax.cli import main as cli
 from nasjax.errors import InputError
 from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import fit, networks, scores
+from nasjax.spaces import decision
 from nasjax.spaces import space as space_module
 from nasjax.types import Group
 
@@ -234,7 +235,7 @@ def test_the_decision_under_a_table_that_does_not_add_up():
   for cut in SPACE.cuts["cell"]:
     linked &= (grid[:, list(cut)] != 0).any(-1)
   limit = float(np.quantile(costs[linked], 0.02))
-  found = space_module.decide(SPACE, weights, [(metric, limit)])
+  found = decision.decide(SPACE, weights, [(metric, limit)])
   best = grid[np.argmax(np.where(linked & (costs <= limit), logs, -np.inf))]
   np.testing.assert_array_equal(found.choices["cell"], best)
 
@@ -249,8 +250,8 @@ def test_a_limit_that_nothing_keeps_names_the_nearest(toy):
   metric = hardware.params(toy)._replace(name="odd", unit="", exact=exact)
   weights = {"layers": np.full((3, 4), 0.25, np.float32)}
   with pytest.raises(InputError, match=r"no architecture .* is odd=2"):
-    space_module.decide(toy, weights, [(metric, 1.0)])
-  found = space_module.decide(toy, weights, [(metric, 2.0)])
+    decision.decide(toy, weights, [(metric, 1.0)])
+  found = decision.decide(toy, weights, [(metric, 2.0)])
   np.testing.assert_array_equal(found.choices["layers"], 0)
 
 

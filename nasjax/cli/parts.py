@@ -239,7 +239,9 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
   texts = config.limit + config.objective
-  named = [metrics.plain(metrics.split_assignment(t, "")[0]) for t in texts]
+  names = [metrics.split_assignment(t, "")[0] for t in texts]
+  # DEVICE:METRIC asks for a device of its own.
+  named = [metrics.plain(n) for n in names if ":" not in n]
   if not config.device and any(n in metrics.MEASURED for n in named):
     return dataclasses.replace(config, device=(DEFAULT_DEVICE,))
   return config

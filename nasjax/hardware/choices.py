@@ -182,6 +182,14 @@ def _sizes(groups):
   )
 
 
+def is_choice_file(path: str) -> bool:
+  """Whether a file holds a table of choices; False where it cannot be read."""
+  try:
+    return is_choice_table(read_csv(path).columns)
+  except InputError:
+    return False  # who reads it says what is wrong
+
+
 def is_choice_table(columns: Sequence[str]) -> bool:
   """Whether a CSV file's columns are those of a per-choice table."""
   return set(COLUMNS) <= set(columns)

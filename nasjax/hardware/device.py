@@ -27,7 +27,6 @@ from nasjax.hardware.workload import (
   additive_metric,
   largest_metric,
 )
-from nasjax.reader import read_csv
 from nasjax.types import Metric
 
 __all__ = ["Device", "device", "device_names"]
@@ -431,7 +430,7 @@ def device(name: str) -> Device:
     own = profile.read(name)
     return Device(tables.check_device_name(own.name, name), None, own)
   if name.endswith(".csv") or "/" in name:
-    fitted = choice_tables.is_choice_table(read_csv(name).columns)
+    fitted = choice_tables.is_choice_file(name)
     table = choice_tables.read(name) if fitted else tables.read(name)
     called = table.header.get("device", Path(name).stem)
     return Device(tables.check_device_name(called, name), table)
