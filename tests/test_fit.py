@@ -247,7 +247,9 @@ def test_a_limit_that_nothing_keeps_names_the_nearest(toy):
     row = architecture.choices["layers"]
     return float(2 + (row == 3).sum() * (row == 1).sum() + row.max())
 
-  metric = hardware.params(toy)._replace(name="odd", unit="", exact=exact)
+  metric = hardware.params(toy)._replace(
+    name="odd", unit="", exact=exact, form="other"
+  )
   weights = {"layers": np.full((3, 4), 0.25, np.float32)}
   with pytest.raises(InputError, match=r"no architecture .* is odd=2"):
     decision.decide(toy, weights, [(metric, 1.0)])
