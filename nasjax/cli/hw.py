@@ -146,6 +146,8 @@ def measure(config: MeasureConfig) -> int:
   out = _check_out(config)
   tables.check_device_name(config.device, "--device")
   batches, bits = numbers(config.batch, "--batch"), _bits(config)
+  if config.append and out.exists():
+    _old_rows(out)  # refused before anything is measured
   if config.energy == "rapl":
     meter.rapl_zones()
   if config.runtime == "jax":
