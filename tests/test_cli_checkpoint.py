@@ -115,6 +115,7 @@ def test_a_changed_configuration_is_refused_by_name(cut, capsys):
   assert "configuration epochs" not in error
 
 
+@pytest.mark.slow
 def test_a_changed_configuration_is_taken_when_asked(cut, capsys):
   path = cut / run_folder.CONFIG
   path.write_text(

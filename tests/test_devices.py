@@ -239,6 +239,7 @@ def npz(tmp_path_factory):
   return str(path)
 
 
+@pytest.mark.slow
 def test_limits_of_several_devices_are_kept(npz, tmp_path, capsys):
   out = tmp_path / "run"
   asked = {
