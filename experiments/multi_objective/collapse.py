@@ -3,6 +3,8 @@
 Each safeguard is that of the command line: warm-up of the weights, operation
 dropout on skips, and stopping as skips take over.
 
+No figures yet: it has not been run to its end.
+
 Run: python -m experiments.multi_objective.collapse [SEEDS]
 """
 

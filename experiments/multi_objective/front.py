@@ -5,6 +5,8 @@ epochs as cost what the front did; every decided network is trained alone, and
 the hypervolume is that of (validation error, latency over the widest limit) up
 to (1, 1.1).
 
+No figures yet: it has not been run to its end.
+
 Run: python -m experiments.multi_objective.front [SEEDS]
 """
 

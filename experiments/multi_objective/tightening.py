@@ -1,5 +1,7 @@
 """Does a limit that tightens give better networks than one held from the start?
 
+No figures yet: it has not been run to its end.
+
 Run: python -m experiments.multi_objective.tightening [SEEDS]
 """
 
