@@ -3,6 +3,9 @@
 python experiments/architecture_predictor.py \
     --networks nasbench201_devices.csv.gz --column latency_ms__raspi4 \
     --samples 300 --draws 5
+
+Mean Spearman on all other cells, 5 times 300: raspi4 .966, fpga .9995,
+gold_6226 .988. Within two standard deviations: 91 to 97% on raspi4.
 """
 
 from __future__ import annotations

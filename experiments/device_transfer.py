@@ -2,6 +2,18 @@
 
 python experiments/device_transfer.py --devices nasbench201_devices.csv.gz \
     --targets raspi4,fpga,gold_6226 --samples 10 --repeats 20 --json
+
+Mean Spearman over all cells, 20 times 10 samples, 10 other devices as sources:
+
+             transfer   no transfer
+  raspi4        .947          .934
+  fpga         .9986         .9964
+  gold_6226    .9836         .9722
+  mean          .976          .967
+
+`no transfer` is the same method with a prior that knows nothing. On fpga,
+whose latency is exactly a sum of operation counts, a least-squares fit of
+counts is exact from 10 cells and no method can beat it.
 """
 
 from __future__ import annotations

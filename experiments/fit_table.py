@@ -2,6 +2,13 @@
 
 python experiments/fit_table.py --networks nasbench201_devices.csv.gz \
     --column latency_ms__raspi4 --space nasbench201 --samples 60 --draws 5
+
+Mean Spearman on all cells not seen, predictions rounded to 1e-4 (5 draws):
+fpga 1.0000, gold_6226 .9853, raspi4 .9504 (the additive table of all 15,625
+cells reaches .9427 there; a table that counts only edges that reach the
+output, which cross-validation mostly finds, more). With 400 FBNet networks
+(`--space fbnet --samples 400 --lut fbnet_lut.csv --lut-device raspi4`):
+entries within 9e-7 ms and totals within 4e-6 ms.
 """
 
 from __future__ import annotations
