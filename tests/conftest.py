@@ -75,6 +75,21 @@ def toy():
 
 
 @pytest.fixture(scope="session")
+def npz(tmp_path_factory):
+  """A file of 54 tiny images, [8, 8, 3], of 3 classes."""
+  rng = np.random.default_rng(0)
+  path = tmp_path_factory.mktemp("data") / "images.npz"
+  np.savez(
+    path,
+    x_train=rng.integers(256, size=(48, 8, 8, 3), dtype=np.uint8),
+    y_train=np.arange(48) % 3,
+    x_test=rng.integers(256, size=(6, 8, 8, 3), dtype=np.uint8),
+    y_test=np.arange(6) % 3,
+  )
+  return str(path)
+
+
+@pytest.fixture(scope="session")
 def batches():
   """Makes (train, valid) batches for a space of image shape [H, W, C]."""
 

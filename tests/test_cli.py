@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
 
@@ -24,20 +23,6 @@ TINY = [
   "--warmup",
   "0.5",
 ]
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-  rng = np.random.default_rng(0)
-  path = tmp_path_factory.mktemp("data") / "images.npz"
-  np.savez(
-    path,
-    x_train=rng.integers(256, size=(48, 8, 8, 3), dtype=np.uint8),
-    y_train=np.arange(48) % 3,
-    x_test=rng.integers(256, size=(6, 8, 8, 3), dtype=np.uint8),
-    y_test=np.arange(6) % 3,
-  )
-  return str(path)
 
 
 def rows(folder):

@@ -225,20 +225,6 @@ def test_list_and_show_print_units_and_sources(capsys, monkeypatch):
   assert "did you mean stm32f746" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-  rng = np.random.default_rng(0)
-  path = tmp_path_factory.mktemp("data") / "images.npz"
-  np.savez(
-    path,
-    x_train=rng.integers(256, size=(48, 8, 8, 3), dtype=np.uint8),
-    y_train=np.arange(48) % 3,
-    x_test=rng.integers(256, size=(6, 8, 8, 3), dtype=np.uint8),
-    y_test=np.arange(6) % 3,
-  )
-  return str(path)
-
-
 @pytest.mark.slow
 def test_limits_of_several_devices_are_kept(npz, tmp_path, capsys):
   out = tmp_path / "run"

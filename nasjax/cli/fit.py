@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from nasjax import errors
-from nasjax.cli.hw import _shape
+from nasjax.cli.hw import image_shape_of
 from nasjax.cli.hw_config import FitConfig
 from nasjax.cli.parts import make_space
 from nasjax.errors import InputError
@@ -43,7 +43,7 @@ def run(config: FitConfig) -> int:
   space = make_space(
     config.space,
     dict(
-      image_shape=_shape(config.image_shape),
+      image_shape=image_shape_of(config.image_shape),
       channels=config.channels,
       cells=config.cells,
       num_classes=config.num_classes,

@@ -34,7 +34,8 @@ _CHUNK = 64  # workloads between two savings
 _FOLDER = ".nasjax-bundle"  # ends the name of an unfinished measurement
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def image_shape_of(text: str) -> tuple[int, int, int]:
+  """(height, width, channels) of HEIGHTxWIDTHxCHANNELS; raises InputError."""
   sizes = text.lower().split("x")
   if len(sizes) != 3:
     raise InputError("--image-shape", f"{text!r} is not HEIGHTxWIDTHxCHANNELS")
@@ -68,7 +69,7 @@ def spaces_of(config) -> list[Any]:
     make_space(
       config.space,
       dict(
-        image_shape=_shape(shape),
+        image_shape=image_shape_of(shape),
         channels=whole(channels, "--channels", low=1, high=configs.MAX_SIDE),
         num_classes=config.num_classes,
         cells=config.cells,
@@ -227,7 +228,7 @@ def _with_jax(config: MeasureConfig, batches):
           rows.append((item.workload, item.batch, values))
   return {
     "device": config.device,
-    "processor": f"{timer._processor()}, {os.cpu_count()} cores",
+    "processor": f"{timer.processor()}, {os.cpu_count()} cores",
     "runtime": f"jax {jax.__version__} on {jax.default_backend()}",
     "date": time.strftime("%Y-%m-%d"),
     "threads": str(os.cpu_count()),

@@ -281,7 +281,7 @@ def run(
     "format": "nasjax.measurements/1",
     **manifest["header"],
     "device": device or manifest["header"].get("device", "this-machine"),
-    "processor": f"{_processor()}, {os.cpu_count()} cores",
+    "processor": f"{processor()}, {os.cpu_count()} cores",
     "runtime": f"onnxruntime {onnxruntime.__version__}",
     "optimization": optimization,
     "threads": str(threads),
@@ -361,7 +361,8 @@ def run(
     )
 
 
-def _processor():
+def processor():
+  """The processor's name, as the system tells it."""
   try:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
       lines = [n for n in file if n.startswith(("model name", "Model"))]
