@@ -86,7 +86,6 @@ LIMITS = {
   "pair": lambda v, s, step: v,
   "shape": lambda v, s, step: (jnp.stack([v, v]), s),
   "not finite": lambda v, s, step: (1.0 / v, s),
-  "below 0": lambda v, s, step: (v, s),
   "another structure": lambda v, s, step: (jnp.maximum(v, 0.0), step),
   "not pure": lambda v, s, step: (jnp.maximum(v, 0.0) + random.random(), s),
 }
@@ -100,7 +99,7 @@ def test_limits(said, toy):
 
 
 @pytest.mark.parametrize(
-  "penalty", ["quadratic", "augmented_lagrangian", "log_barrier"]
+  "penalty", ["quadratic", "augmented_lagrangian", "equality", "log_barrier"]
 )
 def test_no_feasible_network_and_extreme_logits_have_no_nan(
   penalty, toy, batches

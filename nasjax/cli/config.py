@@ -98,8 +98,8 @@ class SearchConfig:
   )
   penalty: str = option(
     "quadratic",
-    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier, or"
-    " objective (the limit becomes an objective)",
+    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier,"
+    " equality (the limit is also filled), or objective (it becomes one)",
   )
   tighten: float | None = option(
     None,
