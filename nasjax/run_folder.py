@@ -21,6 +21,8 @@ METRICS = "metrics.csv"
 GENOTYPE = "genotype.json"
 FRONT = "front.csv"
 RANKING = "ranking.csv"
+EVALUATIONS = "evaluations.csv"
+HYPERVOLUME = "hypervolume.csv"
 MEMBERS = "members"  # of a front: a folder each
 
 

@@ -41,6 +41,18 @@ class SearchConfig:
   """What `nasjax search` is told."""
 
   space: str = option("edge", "search space: edge, nasbench201")
+  strategy: str = option(
+    "differentiable",
+    "differentiable (gradient search), or a supernet of single paths that is"
+    " trained first and then searched by nsga2 or random",
+    choices=("differentiable", "nsga2", "random"),
+  )
+  population: int = option(
+    50, "nsga2, random: architectures a generation", low=4, high=10_000
+  )
+  generations: int = option(
+    20, "nsga2, random: generations", low=1, high=10_000
+  )
   data: str = option(
     "digits",
     "images: digits, fashion-mnist, FILE.npz, a CIFAR-10 (binary), IDX or"

@@ -7,13 +7,30 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nasjax import checkpoint, data, errors, lock, run_folder, signals
+from nasjax import (
+  checkpoint,
+  data,
+  errors,
+  lock,
+  relaxations,
+  run_folder,
+  signals,
+)
 from nasjax import search as searches
 from nasjax.cli import config as configs
-from nasjax.cli import decisions, parts, reuse, tables, training
+from nasjax.cli import (
+  decisions,
+  evolution,
+  parts,
+  populations,
+  reuse,
+  tables,
+  training,
+)
 from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
@@ -48,7 +65,7 @@ class Problem(NamedTuple):
 
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
-  config = parts.resolve_devices(config)
+  config = parts.resolve_devices(populations.check(config))
   dataset = data.load(
     config.data,
     image_size=config.image_size,
@@ -104,6 +121,9 @@ def _uniform(space):
 def build(problem: Problem) -> tuple[Any, Any]:
   """The search and its relaxation."""
   config, steps = problem.config, problem.steps
+  if config.strategy in populations.STRATEGIES:
+    populations.costs(problem)  # refuses what they cannot have
+    return _single_paths(problem)
   relaxation = parts.relaxation(config, problem.space, steps)
   medians = {
     n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
@@ -111,22 +131,15 @@ def build(problem: Problem) -> tuple[Any, Any]:
   objectives, preference = parts.make_objectives(
     config, problem.metrics, medians, problem.limits
   )
-  rate = optax.cosine_decay_schedule(config.learning_rate, steps)
   options = dict(
+    **_weight_options(problem),
     relaxation=relaxation,
     objectives=objectives,
     weighting=parts.weighting(config),
     constraints=parts.make_constraints(config, problem.limits, steps),
     hypergradient=parts.hypergradient(config),
-    optimizer=optax.chain(
-      optax.clip_by_global_norm(5.0),
-      optax.add_decayed_weights(3e-4),
-      optax.sgd(rate, momentum=0.9),
-    ),
     arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
     arch_start=round(config.warmup * steps),
-    remat={"auto": None, "on": True, "off": False}[config.remat],
-    activations=config.activations,
   )
   if not problem.members:
     return (
@@ -146,6 +159,41 @@ def build(problem: Problem) -> tuple[Any, Any]:
     **options,
   )
   return made, relaxation
+
+
+def _weight_options(problem: Problem) -> dict[str, Any]:
+  """How the weights of any supernet are trained."""
+  config = problem.config
+  rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
+  return dict(
+    optimizer=optax.chain(
+      optax.clip_by_global_norm(5.0),
+      optax.add_decayed_weights(3e-4),
+      optax.sgd(rate, momentum=0.9),
+    ),
+    remat={"auto": None, "on": True, "off": False}[config.remat],
+    activations=config.activations,
+  )
+
+
+def _single_paths(problem: Problem) -> tuple[Any, Any]:
+  """A supernet trained on uniform single paths (Guo et al. 2020); no search.
+
+  The logits stay where they are, equal, and gdas draws one path an edge.
+  """
+  relaxation = relaxations.gdas()
+  equal = relaxation._replace(
+    init=lambda key, masks: {
+      n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
+    }
+  )
+  made = searches.differentiable(
+    problem.space,
+    relaxation=equal,
+    arch_start=problem.steps,
+    **_weight_options(problem),
+  )
+  return made, equal
 
 
 def run(config: SearchConfig, *, force: bool = False) -> int:
@@ -207,9 +255,15 @@ def carry_on(
     print(f"warning: {line}", flush=True)
   if carried is None:
     carried = reuse.carried(problem, made)
-  state = training.train(problem, made, relaxation, folder, stop, carried)
+  carried, recorder = training.train(
+    problem, made, relaxation, folder, stop, carried
+  )
+  state = carried.progress.state
   decisions.check_ranking(problem, state, folder, stop)
-  if problem.members:
+  if problem.config.strategy in populations.STRATEGIES:
+    found = evolution.run(problem, carried, recorder, folder, stop)
+    _finish(problem, *found, None, folder, stop)
+  elif problem.members:
     decisions.decide_front(problem, relaxation, state, folder, stop)
   else:
     _decide(problem, relaxation, state, folder, stop)
@@ -228,20 +282,39 @@ def _decide(problem, relaxation, state, folder, stop) -> None:
     problem.valid,
     data.statistics(problem.train),
   )
+  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
+  _finish(problem, decided, accuracy, expected, folder, stop)
+
+
+def _finish(problem, decided, accuracy, expected, folder, stop) -> None:
+  """Compares with the baselines, writes genotype.json and shows the table.
+
+  Args:
+    problem: what was searched.
+    decided: the architecture.
+    accuracy: scores one.
+    expected: each metric before deciding; None where nothing was relaxed.
+    folder: of the run.
+    stop: says when a signal has come.
+  """
   own = accuracy(decided)
   others = []
   for architecture in _random_within(problem, _BASELINES):
     stop.check()
     others.append((accuracy(architecture), architecture))
   best_accuracy, best = max(others, key=lambda pair: pair[0])
-  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
+  columns = [
+    ("decided", decided, own),
+    (f"best of {_BASELINES} random", best, best_accuracy),
+  ]
+  by_hand = decisions.mobilenet_like(problem)
+  if by_hand is not None:
+    columns.append(("MobileNetV2-like", by_hand, accuracy(by_hand)))
   value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
   )
-  tables.show_decision(
-    problem, decided, expected, own, best, best_accuracy, folder
-  )
+  tables.show_decision(problem, columns, expected, folder)
 
 
 def _random_within(problem, count) -> list[spaces.Architecture]:
