@@ -315,7 +315,7 @@ def random_search(
 
 
 def evolve(
-  evolution: Evolution, state: Any, evaluate: Evaluate, generations: int
+  evolution: Evolution, state: Any, evaluate: Evaluate, generations: Any
 ) -> Any:
   """Generations of ask, evaluate and tell as one program; jit or vmap it.
 
@@ -324,17 +324,17 @@ def evolve(
     state: of its init, or of an evolution that goes on.
     evaluate: genes i32[N, G] -> (objectives f32[N, M], violations f32[N]),
       traced.
-    generations: how many.
+    generations: how many, may be traced.
 
   Returns:
     The state; `evolve(a)` and then `evolve(b)` is `evolve(a + b)`.
   """
 
-  def generation(state, _):
+  def generation(_, state):
     points, state = evolution.ask(state)
-    return evolution.tell(state, points, *evaluate(points)), None
+    return evolution.tell(state, points, *evaluate(points))
 
-  return lax.scan(generation, state, length=generations)[0]
+  return lax.fori_loop(0, generations, generation, state)
 
 
 def front(state: State) -> Front:
