@@ -15,19 +15,28 @@ Its randomness comes from `key` (`jax.random.key(seed)`) alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+_DENSE = 2**24  # combinations up to which rows are looked up directly
 
-class Table(NamedTuple):
-  """N architectures, each of G categorical genes, with M objectives."""
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+  """N architectures, each of G categorical genes, with M objectives.
+
+  It hashes by identity, so that compiled programs can be cached by table.
+  """
 
   architectures: tuple[str, ...]  # N, unique
   genes: np.ndarray  # i32[N, G]
   cardinalities: np.ndarray  # i32[G]: gene g is 0 .. cardinalities[g] - 1
-  candidates: tuple[tuple[str, ...], ...] | None  # names of each gene's values
+  candidates: tuple[tuple[str, ...], ...]  # names of each gene's values
   objectives: np.ndarray  # f64[N, M], minimised
   names: tuple[str, ...]  # M; "error" is 100 - accuracy in percent
   numbers: np.ndarray  # i64[N], ascending: `number` of rows[i]
@@ -40,6 +49,28 @@ class Table(NamedTuple):
     place = np.minimum(place, len(self.numbers) - 1)
     found = self.numbers[place] == wanted
     return np.where(found, self.rows[place], -1)
+
+  def compiled_lookup(self) -> Callable[[jax.Array], jax.Array]:
+    """The same to use inside jit: genes i32[K, G] -> rows i32[K].
+
+    Where not all combinations stand in the table it gives the nearest row, by
+    the number of genes that differ.
+    """
+    if self.complete and len(self.genes) <= _DENSE:
+      rows = jnp.asarray(self.rows, jnp.int32)
+      place = np.cumprod([1, *self.cardinalities[:0:-1]])[::-1].astype(np.int32)
+      return lambda genes: rows[(genes * place[None]).sum(-1)]
+    hot = jnp.asarray(_one_hot(np, self.genes, self.cardinalities))
+
+    def nearest(genes):
+      return (_one_hot(jnp, genes, self.cardinalities) @ hot.T).argmax(-1)
+
+    return nearest
+
+  @property
+  def complete(self) -> bool:
+    """Whether every combination of genes stands in the table."""
+    return len(self.genes) == np.prod(self.cardinalities, dtype=float)
 
 
 class Options(NamedTuple):
@@ -57,6 +88,7 @@ class Evaluated(NamedTuple):
 
   rows: np.ndarray  # i64[E], in the order of evaluation; repeats count once
   report: Mapping[str, float] = {}  # further figures, printed by seed
+  others: Mapping[str, np.ndarray] = {}  # rows of searches to compare with
 
 
 def table(
@@ -86,6 +118,15 @@ def table(
     numbers,
     rows,
   )
+
+
+def _one_hot(library, genes, cardinalities):
+  """f32[N, sum of cardinalities]."""
+  columns = [
+    genes[:, g, None] == np.arange(count)[None]
+    for g, count in enumerate(cardinalities)
+  ]
+  return library.concatenate(columns, axis=-1).astype(np.float32)
 
 
 def _number(genes, cardinalities):
