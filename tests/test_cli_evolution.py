@@ -80,6 +80,30 @@ def test_it_goes_on_from_every_generation_to_the_same_bits(finished, tmp_path):
     assert again.digest == digest.digest
 
 
+def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
+  out = tmp_path / "again"
+  words = ["retrain", str(finished), "--epochs", "3", "--batch-size", "16"]
+  words += ["--drop-path", "0.1", "--augment", "cutout", "--inherit"]
+  assert main([*words, "--out", str(out)]) == 0
+  found = json.loads((out / run_folder.RETRAINED).read_text())
+  assert 0 <= found["test_accuracy"] <= 1
+  whole = (out / run_folder.METRICS).read_bytes()
+  assert whole.count(b"\n") == 4
+  # As if it had been stopped after its second epoch.
+  (out / run_folder.RETRAINED).unlink()
+  shutil.rmtree(out / checkpoint.FOLDER / "3")
+  capsys.readouterr()
+  assert main([*words, "--out", str(out)]) == 0
+  assert "RESUMED 2" in capsys.readouterr().out
+  assert (out / run_folder.METRICS).read_bytes() == whole
+  assert json.loads((out / run_folder.RETRAINED).read_text()) == found
+  assert main([*words, "--seed", "1", "--out", str(out)]) == 2
+  error = capsys.readouterr().err
+  assert "another option seed" in error and error.count("\n") == 1
+  assert main(["retrain", str(tmp_path)]) == 2
+  assert "no genotype.json" in capsys.readouterr().err
+
+
 def test_random_search_has_no_rival(npz, tmp_path):
   out = tmp_path / "a"
   words = ["search", "--strategy", "random", "--data", npz, *TINY, *SMALL]

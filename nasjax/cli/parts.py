@@ -119,14 +119,14 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
   )
 
 
-def augmentation(config: SearchConfig, dataset: data.Dataset):
-  """The augmentation asked for; `auto` is the data's own."""
-  if config.augment == "auto":
+def augmentation(asked: str, dataset: data.Dataset) -> data.Augmentation:
+  """The augmentation that `--augment` asks for; `auto` is the data's own."""
+  if asked == "auto":
     return dataset.augmentation
   height = data.shape(dataset.train)[0]
   sizes = {"flip": True, "crop": max(1, height // 8), "cutout": height // 4}
   chosen = {}
-  for name in config.augment.replace(",", " ").split():
+  for name in asked.replace(",", " ").split():
     if name == "none":
       continue
     if name not in sizes:

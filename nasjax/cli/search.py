@@ -102,7 +102,7 @@ def prepare(config: SearchConfig) -> Problem:
     dataset,
     train,
     valid,
-    parts.augmentation(config, dataset),
+    parts.augmentation(config.augment, dataset),
     space,
     metrics,
     {n: spaces.costs(space, m) for n, m in metrics.items()},
