@@ -25,6 +25,9 @@ from nasjax.signals import Stop
 from nasjax.spaces.space import Architecture
 
 _CHUNK = 10  # architectures scored before a signal is looked for
+# Many architectures are compared: a standard error of about a point will do.
+_IMAGES = 2048
+_CALIBRATION = 2  # batches of 256
 
 
 class Evaluator:
@@ -41,6 +44,8 @@ class Evaluator:
         problem.train,
         problem.valid,
         data.statistics(problem.train),
+        calibration_batches=_CALIBRATION,
+        most=_IMAGES,
       )
     )
 
