@@ -171,7 +171,7 @@ def layer_errors(
 
 def candidate_errors(
   space: Any, params: Any, bits: int, *, per_channel: bool = True
-) -> Array:
+) -> dict[str, Array]:
   """The mean squared relative error of each choice's kernels.
 
   Args:
@@ -181,16 +181,16 @@ def candidate_errors(
     per_channel: a step for each output channel.
 
   Returns:
-    f32[E, K]; 0 for candidates without kernels; differentiable in `params`
-    where rounding is.
+    f32[E, K] a group; 0 for candidates without kernels; differentiable in
+    `params` where rounding is.
   """
   plan = space.plan
-  candidates = len(space.groups[plan.group].candidates)
-  cells: list[list[list[Array]]] = [
-    [[] for _ in range(candidates)] for _ in range(plan.size)
-  ]
+  errors: dict[str, list[list[list[Array]]]] = {
+    name: [[[] for _ in group.candidates] for _ in range(group.edges)]
+    for name, group in space.groups.items()
+  }
   for s, stage in enumerate(plan.stages):
-    own = params[f"stage_{s}"]
+    own, cells = params[f"stage_{s}"], errors[plan.group_of(s)]
     for r, row in enumerate(plan.rows(s)):
       for e, place in enumerate(row):
         for k, name in enumerate(stage.edges[e]):
@@ -202,12 +202,15 @@ def candidate_errors(
             if path[-1].key == "kernel"
           ]
   zero = jnp.float32(0)
-  return jnp.stack(
-    [
-      jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
-      for row in cells
-    ]
-  )
+  return {
+    name: jnp.stack(
+      [
+        jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
+        for row in cells
+      ]
+    )
+    for name, cells in errors.items()
+  }
 
 
 def error_metric(
@@ -224,17 +227,20 @@ def error_metric(
   Returns:
     An additive metric without unit, an objective or a limit.
   """
-  table = np.asarray(
-    candidate_errors(space, params, bits, per_channel=per_channel), np.float64
-  )
-  group = space.plan.group
+  found = candidate_errors(space, params, bits, per_channel=per_channel)
+  tables = {n: np.asarray(t, np.float64) for n, t in found.items()}
 
   def expected(weights: Mapping[str, Array]) -> Array:
-    return jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
+    return sum(
+      jnp.sum(weights[n] * jnp.asarray(t, jnp.float32))
+      for n, t in tables.items()
+    )
 
   def exact(architecture) -> float:
-    row = architecture.choices[group]
-    return float(table[np.arange(len(table)), row].sum())
+    return sum(
+      float(t[np.arange(len(t)), architecture.choices[n]].sum())
+      for n, t in tables.items()
+    )
 
   return Metric(
     "quantization_error",

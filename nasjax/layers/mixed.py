@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -16,6 +16,17 @@ from nasjax.layers.blocks import Block
 from nasjax.types import Array
 
 Candidates = Mapping[str, Block | None]
+
+
+def output_shape(
+  candidates: Candidates, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """[B, H', W', C'] of an edge's candidates, which all agree, on [B, H, W, C].
+
+  Those without workloads keep the shape; a skip that is one says so.
+  """
+  blocks = [b for b in candidates.values() if b is not None and b.workloads]
+  return (shape[0], *blocks[0].output) if blocks else tuple(shape)
 
 
 # Equal blocks on equal shapes are traced once, with their derivatives; tracing
@@ -53,7 +64,7 @@ def mixed(
   """One edge: its candidates applied to `x` and summed by weight.
 
   Args:
-    candidates: name -> block, all keeping the shape of `x`.
+    candidates: name -> block, all of one output shape.
     variables: {"params", "batch_stats"}, each by candidate name.
     x: f32[B, H, W, C].
     weights: f32[K].
@@ -61,7 +72,7 @@ def mixed(
     train: use and return new batch statistics.
 
   Returns:
-    (f32[B, H, W, C], new batch statistics).
+    (f32[B, H', W', C], new batch statistics).
   """
   if paths is None:
     return _all_paths(candidates, variables, x, weights, train)
@@ -80,7 +91,7 @@ def _scaled(weight, y):
 
 
 def _all_paths(candidates, variables, x, weights, train):
-  total, stats = jnp.zeros_like(x), {}
+  total, stats = jnp.zeros(output_shape(candidates, x.shape), x.dtype), {}
   for k, (name, block) in enumerate(candidates.items()):
     own = {c: variables[c][name] for c in ("params", "batch_stats")}
     stats[name] = own["batch_stats"]
@@ -88,6 +99,47 @@ def _all_paths(candidates, variables, x, weights, train):
       y, stats[name] = run_block(block, own, x, train)
       total += _scaled(weights[k], y)
   return total, stats
+
+
+def shared(
+  candidates: Candidates,
+  variables: Sequence[Mapping],
+  x: Array,
+  weights: Array,
+) -> tuple[list[Array], list[dict]]:
+  """All paths of several edges that read one node, in training.
+
+  What has no parameters gives all edges the same and runs once; what has runs
+  with the edges' parameters stacked.
+
+  Args:
+    candidates: name -> block, of every edge.
+    variables: of each edge, {"params", "batch_stats"} by candidate name.
+    x: f32[B, H, W, C].
+    weights: f32[E, K].
+
+  Returns:
+    (f32[B, H', W', C] of each edge, new batch statistics of each).
+  """
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
+  stats: list[dict] = [{} for _ in variables]
+  shape = output_shape(candidates, x.shape)
+  total = jnp.zeros((len(variables), *shape), x.dtype)
+  for k, (name, block) in enumerate(candidates.items()):
+    own = {c: stacked[c][name] for c in ("params", "batch_stats")}
+    new = own["batch_stats"]
+    if block is not None:
+      alike = not own["params"]
+      y, new = jax.vmap(
+        lambda own, block=block: run_block(block, own, x, True),
+        out_axes=(None if alike else 0, 0),
+        axis_size=len(variables),
+      )(own)
+      y = y[None] if alike else y
+      total += _scaled(weights[:, k, None, None, None, None], y)
+    for e, mine in enumerate(stats):
+      mine[name] = jax.tree.map(lambda v, e=e: v[e], new)
+  return [total[e] for e in range(len(variables))], stats
 
 
 def _single_path(candidates, params, stats, x, weights, index, train):
@@ -103,7 +155,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
 
     def forward(params, stats, x):
       if block is None:
-        return jnp.zeros_like(x), stats
+        return jnp.zeros(output_shape(candidates, x.shape), x.dtype), stats
       own = {"params": params[name], "batch_stats": stats[name]}
       y, new = run_block(block, own, x, train)
       return y, {**stats, name: new}

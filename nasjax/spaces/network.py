@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.layers.blocks import Block
+from nasjax.layers.mixed import output_shape
 from nasjax.spaces.plan import Plan
 from nasjax.spaces.space import Architecture
 from nasjax.spaces.supernet import pick
@@ -21,11 +22,11 @@ class Network(nn.Module):
 
   Attributes:
     space: the space it comes from.
-    choices: the chosen candidate of each edge.
+    choices: by group, the chosen candidate of each edge.
   """
 
   space: Any
-  choices: tuple[int, ...]
+  choices: Mapping[str, tuple[int, ...]]
 
   @nn.compact
   def __call__(self, images: Array, train: bool = False) -> Array:
@@ -33,8 +34,6 @@ class Network(nn.Module):
     plan = self.space.plan
 
     def run(block, name, x):
-      if block is None:
-        return jnp.zeros_like(x)
       if not block.workloads:
         return x
       return Block(block.workloads, block.saved, block.affine, name=name)(
@@ -43,15 +42,18 @@ class Network(nn.Module):
 
     def stage(number, x):
       part, rows = plan.stages[number], plan.rows(number)
+      chosen = self.choices[plan.group_of(number)]
       for r in range(part.repeats):
         cell = f"stage_{number}_cell_{r}"
 
         def edge(e, x, part=part, cell=cell, row=rows[r]):
-          blocks = list(part.edges[e].values())
-          return run(blocks[self.choices[row[e]]], f"{cell}_edge_{e}", x)
+          block = list(part.edges[e].values())[chosen[row[e]]]
+          if block is None:
+            return jnp.zeros(output_shape(part.edges[e], x.shape), x.dtype)
+          return run(block, f"{cell}_edge_{e}", x)
 
-        def link(name, x, part=part, cell=cell):
-          return run(part.links[name], f"{cell}_{name}", x)
+        def link(name, x, part=part, cell=cell, r=r):
+          return run(part.link(r, name), part.link_name(cell, r, name), x)
 
         x = plan.cell(x, edge, link)
       return x
@@ -67,7 +69,6 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
   The supernet's cells normalise without scale and shift; the decided network
   starts with scale 1 and shift 0, so that both give the same outputs.
   """
-  choices = architecture.choices[plan.group]
   found: dict[str, dict] = {"params": {}, "batch_stats": {}}
 
   def put(name, block, own):
@@ -87,7 +88,7 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
   for name, block in plan.fixed.items():
     put(name, block, pick(variables, name))
   for s, stage in enumerate(plan.stages):
-    rows = plan.rows(s)
+    rows, choices = plan.rows(s), architecture.choices[plan.group_of(s)]
     for r in range(stage.repeats):
       own = jax.tree.map(lambda v, r=r: v[r], pick(variables, f"stage_{s}"))
       cell = f"stage_{s}_cell_{r}"
@@ -98,6 +99,8 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
           block,
           {c: own[c][f"edge_{e}"][name] for c in found},
         )
-      for name, block in stage.links.items():
-        put(f"{cell}_{name}", block, pick(own, name))
+      for name in stage.links:
+        called = stage.link_name(cell, r, name)
+        inherited = pick(variables, called) if stage.uneven else pick(own, name)
+        put(called, stage.link(r, name), inherited)
   return found

@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from nasjax.layers.blocks import Block
-from nasjax.layers.mixed import mixed, run_block
-from nasjax.spaces.plan import Plan
+from nasjax.layers.mixed import mixed, run_block, shared
+from nasjax.spaces.plan import Plan, Stage
 from nasjax.types import Array, Key, Sampled
 
 
@@ -57,7 +57,12 @@ def init(plan: Plan, key: Key) -> dict:
       for e, edge in enumerate(stage.edges)
     }
     for name, block in stage.links.items():
-      parts[name] = stacked(block, stage.repeats)
+      if stage.uneven is None:
+        parts[name] = stacked(block, stage.repeats)
+        continue
+      for r in range(stage.repeats):
+        own = _without_affine(stage.link(r, name))
+        trees[stage.uneven.name(r, name)] = _shapes(own)
     trees[f"stage_{s}"] = parts
   shapes = _transpose(trees)
   leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
@@ -113,7 +118,7 @@ def apply(
   Args:
     plan: the space's plan.
     variables: as `init` makes them.
-    sampled: weights f32[E, K] and paths of the plan's group.
+    sampled: weights f32[E, K] and paths of the plan's groups.
     images: f32[B, H, W, C].
     train: use and update batch statistics.
     remat: gradients compute each cell anew instead of keeping its values;
@@ -122,8 +127,6 @@ def apply(
   Returns:
     (logits f32[B, classes], new batch statistics).
   """
-  weights = sampled.weights[plan.group]
-  paths = None if sampled.paths is None else sampled.paths[plan.group]
   stats = dict(variables["batch_stats"])
 
   def fixed(name, x):
@@ -134,44 +137,124 @@ def apply(
 
   def stage(number, x):
     name, part = f"stage_{number}", plan.stages[number]
-    rows = plan.rows(number)
-    edges = [
-      {c: _without_affine(b) for c, b in edge.items()} for edge in part.edges
-    ]
-
-    def body(x, cell):
-      own, cell_weights, cell_paths = cell
-      new = dict(own["batch_stats"])
-
-      def edge(e, x):
-        y, new[f"edge_{e}"] = mixed(
-          edges[e],
-          pick(own, f"edge_{e}"),
-          x,
-          cell_weights[e],
-          None if cell_paths is None else cell_paths[e],
-          train,
-        )
-        return y
-
-      def link(name, x):
-        y, new[name] = run_block(part.links[name], pick(own, name), x, train)
-        return y
-
-      return plan.cell(x, edge, link), new
-
-    cells = (
-      pick(variables, name),
-      weights[rows],
-      None if paths is None else paths[rows],
-    )
+    group, rows = plan.group_of(number), plan.rows(number)
+    blocks, links, entries = _links(part, name, variables)
+    body = _cell(plan, part, blocks, train)
+    paths = None if sampled.paths is None else sampled.paths[group][rows]
+    weights = sampled.weights[group][rows]
+    cells = (pick(variables, name), weights, paths, links)
     # Cells in a loop would write what their gradients need to memory and read
     # it back; computing it anew is faster (edge, softmax: 0.93 against 1.22 s)
     # and takes a quarter of the memory. Sampled paths recompute already.
     if remat or (remat is None and part.repeats > 1 and paths is None):
       body = jax.checkpoint(body, prevent_cse=False)
-    x, stats[name] = lax.scan(body, x, cells)
+    if part.repeats == 1:  # x may change its shapes
+      x, new = body(x, jax.tree.map(lambda v: v[0], cells))
+      new = jax.tree.map(lambda v: v[None], new)
+    else:
+      x = part.uneven.enter(x) if part.uneven else x
+      x, new = lax.scan(body, x, cells)
+    stats.update(entries(*new))
     return x
 
   logits = plan.trunk(images, fixed, stage)
   return logits, stats
+
+
+def _cell(plan: Plan, part: Stage, links: Mapping[str, Block], train: bool):
+  """One cell, as the body of a scan over a stage's.
+
+  Args:
+    plan: the space's plan.
+    part: the stage.
+    links: the blocks of its links.
+    train: use and update batch statistics.
+
+  Returns:
+    (x, (variables, weights f32[E, K], paths i32[E, P] or None, variables of
+    links)) -> (x, new batch statistics of both).
+  """
+  edges = [
+    {c: _without_affine(b) for c, b in edge.items()} for edge in part.edges
+  ]
+
+  def body(x, cell):
+    own, weights, paths, own_links = cell
+    new, new_links = dict(own["batch_stats"]), {}
+    done: dict[int, Array] = {}
+
+    def edge(e, x):
+      if paths is None and train and part.sources:
+        if e not in done:
+          of_node = [
+            i for i, s in enumerate(part.sources) if s == part.sources[e]
+          ]
+          outputs, stats = shared(
+            edges[e],
+            [pick(own, f"edge_{i}") for i in of_node],
+            x,
+            weights[np.array(of_node)],
+          )
+          done.update(zip(of_node, outputs, strict=True))
+          for i, found in zip(of_node, stats, strict=True):
+            new[f"edge_{i}"] = found
+        return done[e]
+      y, new[f"edge_{e}"] = mixed(
+        edges[e],
+        pick(own, f"edge_{e}"),
+        x,
+        weights[e],
+        None if paths is None else paths[e],
+        train,
+      )
+      return y
+
+    def link(name, x):
+      y, new_links[name] = run_block(links[name], own_links[name], x, train)
+      return y
+
+    return plan.cell(x, edge, link), (new, new_links)
+
+  return body
+
+
+def _links(part: Stage, name: str, variables: Mapping):
+  """The links of a stage's cells, as a scan runs them.
+
+  Args:
+    part: the stage.
+    name: of its variables.
+    variables: of the supernet.
+
+  Returns:
+    (their blocks, their variables stacked over the cells, a function from the
+    stage's new batch statistics, of edges and of links, to entries of all).
+  """
+  uneven = part.uneven
+  if uneven is None:
+    own = pick(variables, name)
+    links = {n: pick(own, n) for n in part.links}
+    return part.links, links, lambda new, of_links: {name: {**new, **of_links}}
+  alone = part.repeats == 1
+  blocks, links = {}, {}
+  for n, block in part.links.items():
+    own = [_without_affine(part.link(r, n)) for r in range(part.repeats)]
+    blocks[n] = own[0] if alone else _without_affine(block)
+    trees = [pick(variables, uneven.name(r, n)) for r in range(part.repeats)]
+    if not alone:
+      trees = [
+        uneven.even(b, blocks[n], v) for b, v in zip(own, trees, strict=True)
+      ]
+    links[n] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+  def entries(new, of_links):
+    found = {name: new}
+    for n, stacked in of_links.items():
+      for r in range(part.repeats):
+        own = jax.tree.map(lambda v, r=r: v[r], stacked)
+        if not alone:
+          own = uneven.stats(part.link(r, n), own)
+        found[uneven.name(r, n)] = own
+    return found
+
+  return blocks, links, entries

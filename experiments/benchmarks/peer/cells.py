@@ -224,11 +224,16 @@ class Darts(nn.Module):
     """(name, repeat, module) of each block, see `load`."""
     yield "stem", None, self.stem
     yield "head", None, self.head
+    stage, repeat = 0, 0  # nasjax stacks the cells between reductions
     for number, cell in enumerate(self.cells):
+      pair = {cell.group, self.cells[number - 1].group}
+      if number and "reduce" in pair:
+        stage, repeat = stage + 1, 0
       yield f"pre0_{number}", None, cell.pre0
       yield f"pre1_{number}", None, cell.pre1
       for e, edge in enumerate(cell.edges):
-        yield from edge.blocks(f"stage_{number}/edge_{e}", 0)
+        yield from edge.blocks(f"stage_{stage}/edge_{e}", repeat)
+      repeat += 1
 
 
 def _edge_node(c, expansion, conv_groups):
