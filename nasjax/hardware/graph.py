@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Primitive
 
 from nasjax.hardware.workload import Workload
+from nasjax.layers import barrier
 from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import output_shape
 
@@ -191,9 +192,7 @@ def _run(space, bits: int, choose) -> list[Operation]:
           names[v] = own.get(name)
       elif kind == "platform_index" or not given:
         names[out] = None
-      elif kind in ("add", "add_any", "reshape", "squeeze") or (
-        kind == "custom_vjp_call"  # `computed_once`
-      ):
+      elif kind in ("add", "add_any", "reshape", "squeeze", barrier.NAME):
         names[out] = given[0]
       else:
         raise ValueError(f"graph: {kind} (number {number}) is not understood")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
 
 _TINY = 1e-12  # a tensor of zeros has no error and no scale
@@ -128,11 +129,16 @@ def fake_quantize_tree(params: Any, bits: int) -> Any:
   def one(path, leaf):
     if path[-1].key != "kernel":
       return leaf
-    # Stacked cells have an axis before the kernel's own: each is quantised
-    # on its own.
-    if leaf.ndim in (3, 5):
-      return jax.vmap(lambda w: fake_quantize(w, bits))(leaf)
-    return fake_quantize(leaf, bits)
+
+    def quantized(w):
+      return fake_quantize(w, bits)
+
+    # Stacked cells and edges have axes before the kernel's own: each is
+    # quantised on its own.
+    own = 2 if path[-2].key.startswith("linear") else 4
+    for _ in range(leaf.ndim - own):
+      quantized = jax.vmap(quantized)
+    return quantized(leaf)
 
   return jax.tree_util.tree_map_with_path(one, params)
 
@@ -190,17 +196,19 @@ def candidate_errors(
     for name, group in space.groups.items()
   }
   for s, stage in enumerate(plan.stages):
-    own, cells = params[f"stage_{s}"], errors[plan.group_of(s)]
-    for r, row in enumerate(plan.rows(s)):
-      for e, place in enumerate(row):
-        for k, name in enumerate(stage.edges[e]):
-          tree = own[f"edge_{e}"].get(name, {})
-          leaves = jax.tree_util.tree_leaves_with_path(tree)
-          cells[place][k] += [
-            jnp.square(error(w[r], bits, per_channel=per_channel))
-            for path, w in leaves
-            if path[-1].key == "kernel"
-          ]
+    cells, group_rows = errors[plan.group_of(s)], plan.rows(s)
+    own = {c: params[f"stage_{s}"] for c in ("params", "batch_stats")}
+    for r, e in np.ndindex(group_rows.shape):
+      edge = edge_variables.of_edge(
+        stage, jax.tree.map(lambda v, r=r: v[r], own), e
+      )["params"]
+      for k, name in enumerate(stage.edges[e]):
+        leaves = jax.tree_util.tree_leaves_with_path(edge[name])
+        cells[group_rows[r, e]][k] += [
+          jnp.square(error(w, bits, per_channel=per_channel))
+          for path, w in leaves
+          if path[-1].key == "kernel"
+        ]
   zero = jnp.float32(0)
   return {
     name: jnp.stack(

@@ -27,7 +27,7 @@ def _hsigmoid(x):
   return jax.nn.relu6(x + 3.0) / 6.0
 
 
-_POINTWISE = {
+POINTWISE = {
   "relu": jax.nn.relu,
   "relu6": jax.nn.relu6,
   "hswish": lambda x: x * _hsigmoid(x),
@@ -82,8 +82,8 @@ class Block(nn.Module):
     for i, work in enumerate(self.workloads):
       if i == self.saved:
         other = x
-      if work.kind in _POINTWISE:
-        x = _POINTWISE[work.kind](x)
+      if work.kind in POINTWISE:
+        x = POINTWISE[work.kind](x)
       elif work.kind in ("convolution", "depthwise"):
         padding = work.dilation * (work.kernel // 2)
         x = nn.Conv(

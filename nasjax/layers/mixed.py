@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.layers import normalization, stacked
 from nasjax.layers.blocks import Block
 from nasjax.types import Array
 
@@ -103,43 +104,60 @@ def _all_paths(candidates, variables, x, weights, train):
 
 def shared(
   candidates: Candidates,
-  variables: Sequence[Mapping],
+  variables: Mapping,
   x: Array,
   weights: Array,
-) -> tuple[list[Array], list[dict]]:
+) -> tuple[list[Array], dict]:
   """All paths of several edges that read one node, in training.
 
   What has no parameters gives all edges the same and runs once; what has runs
-  with the edges' parameters stacked.
+  for all of them together.
 
   Args:
     candidates: name -> block, of every edge.
-    variables: of each edge, {"params", "batch_stats"} by candidate name.
+    variables: {"params", "batch_stats"} by candidate name, leaves [E, ...].
     x: f32[B, H, W, C].
     weights: f32[E, K].
 
   Returns:
-    (f32[B, H', W', C] of each edge, new batch statistics of each).
+    (f32[B, H', W', C] of each edge, new batch statistics, leaves [E, ...]).
   """
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
-  stats: list[dict] = [{} for _ in variables]
-  shape = output_shape(candidates, x.shape)
-  total = jnp.zeros((len(variables), *shape), x.dtype)
+  parts, stats = [], {}
   for k, (name, block) in enumerate(candidates.items()):
-    own = {c: stacked[c][name] for c in ("params", "batch_stats")}
-    new = own["batch_stats"]
+    own = {c: variables[c][name] for c in ("params", "batch_stats")}
+    stats[name] = own["batch_stats"]
     if block is not None:
-      alike = not own["params"]
-      y, new = jax.vmap(
-        lambda own, block=block: run_block(block, own, x, True),
-        out_axes=(None if alike else 0, 0),
-        axis_size=len(variables),
-      )(own)
-      y = y[None] if alike else y
-      total += _scaled(weights[:, k, None, None, None, None], y)
-    for e, mine in enumerate(stats):
-      mine[name] = jax.tree.map(lambda v, e=e: v[e], new)
-  return [total[e] for e in range(len(variables))], stats
+      y, stats[name] = _shared(block, own, x, weights[:, k])
+      parts.append(y)
+  return list(stacked.split(sum(parts))), stats
+
+
+def _shared(block, variables, x, weights):
+  """One candidate of all edges, times its weights f32[E]; new statistics."""
+  alike = not variables["params"]
+  if alike or not stacked.can_run(block):
+    y, stats = jax.vmap(
+      lambda own: run_block(block, own, x, True),
+      out_axes=(None if alike else 0, 0),
+      axis_size=len(weights),
+    )(variables)
+    y = y[None] if alike else y
+    return _scaled(weights[:, None, None, None, None], y), stats
+  y, moments = stacked.run(block, variables["params"], x)
+  if block.workloads[-1].batch_norm:
+    y, *found = stacked.scaled_norm(y, weights)
+    moments[f"norm_{len(block.workloads) - 1}"] = found
+  else:
+    y = _scaled(weights[:, None, None, None, None], y)
+  moments = lax.stop_gradient(moments)
+  stats = {
+    name: dict(
+      mean=normalization.moved(running["mean"], moments[name][0]),
+      var=normalization.moved(running["var"], moments[name][1]),
+    )
+    for name, running in variables["batch_stats"].items()
+  }
+  return y, stats
 
 
 def _single_path(candidates, params, stats, x, weights, index, train):

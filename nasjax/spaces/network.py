@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import output_shape
+from nasjax.spaces import edge_variables
 from nasjax.spaces.plan import Plan
 from nasjax.spaces.space import Architecture
 from nasjax.spaces.supernet import pick
@@ -94,10 +95,11 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
       cell = f"stage_{s}_cell_{r}"
       for e, edge in enumerate(stage.edges):
         name, block = list(edge.items())[choices[rows[r, e]]]
+        edges = edge_variables.of_edge(stage, own, e)
         put(
           f"{cell}_edge_{e}",
           block,
-          {c: own[c][f"edge_{e}"][name] for c in found},
+          {c: edges[c][name] for c in found},
         )
       for name in stage.links:
         called = stage.link_name(cell, r, name)

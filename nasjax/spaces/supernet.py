@@ -12,6 +12,7 @@ from jax import lax
 
 from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import mixed, run_block, shared
+from nasjax.spaces import edge_variables
 from nasjax.spaces.plan import Plan, Stage
 from nasjax.types import Array, Key, Sampled
 
@@ -49,13 +50,9 @@ def init(plan: Plan, key: Key) -> dict:
     )
 
   for s, stage in enumerate(plan.stages):
-    parts: dict[str, Any] = {
-      f"edge_{e}": {
-        name: stacked(_without_affine(block), stage.repeats)
-        for name, block in edge.items()
-      }
-      for e, edge in enumerate(stage.edges)
-    }
+    parts = edge_variables.shapes(
+      stage, lambda block: _shapes(_without_affine(block))
+    )
     for name, block in stage.links.items():
       if stage.uneven is None:
         parts[name] = stacked(block, stage.repeats)
@@ -74,8 +71,8 @@ def init(plan: Plan, key: Key) -> dict:
   def value(path, shape, draw):
     name = _name(path)
     if name == "kernel":
-      stack = 1 if path[1].key.startswith("stage_") else 0
-      fan_in = int(np.prod(shape.shape[stack:-1]))
+      own = 2 if path[-2].key.startswith("linear") else 4  # without stacks
+      fan_in = int(np.prod(shape.shape[-own:-1]))
       return draw.reshape(shape.shape) * (2.0 / fan_in) ** 0.5
     fill = 1.0 if name in ("scale", "var") else 0.0
     return jnp.full(shape.shape, fill, shape.dtype)
@@ -180,42 +177,68 @@ def _cell(plan: Plan, part: Stage, links: Mapping[str, Block], train: bool):
 
   def body(x, cell):
     own, weights, paths, own_links = cell
-    new, new_links = dict(own["batch_stats"]), {}
-    done: dict[int, Array] = {}
-
-    def edge(e, x):
-      if paths is None and train and part.sources:
-        if e not in done:
-          of_node = [
-            i for i, s in enumerate(part.sources) if s == part.sources[e]
-          ]
-          outputs, stats = shared(
-            edges[e],
-            [pick(own, f"edge_{i}") for i in of_node],
-            x,
-            weights[np.array(of_node)],
-          )
-          done.update(zip(of_node, outputs, strict=True))
-          for i, found in zip(of_node, stats, strict=True):
-            new[f"edge_{i}"] = found
-        return done[e]
-      y, new[f"edge_{e}"] = mixed(
-        edges[e],
-        pick(own, f"edge_{e}"),
-        x,
-        weights[e],
-        None if paths is None else paths[e],
-        train,
-      )
-      return y
+    read = _by_node if part.sources else _each
+    edge, statistics = read(part, edges, own, weights, paths, train)
+    new_links = {}
 
     def link(name, x):
       y, new_links[name] = run_block(links[name], own_links[name], x, train)
       return y
 
-    return plan.cell(x, edge, link), (new, new_links)
+    x = plan.cell(x, edge, link)
+    return x, ({**own["batch_stats"], **statistics()}, new_links)
 
   return body
+
+
+def _each(part, edges, own, weights, paths, train):
+  """(edge(e, x), the batch statistics after all): each edge on its own."""
+  new = {}
+
+  def edge(e, x):
+    y, new[f"edge_{e}"] = mixed(
+      edges[e],
+      pick(own, f"edge_{e}"),
+      x,
+      weights[e],
+      None if paths is None else paths[e],
+      train,
+    )
+    return y
+
+  return edge, lambda: new
+
+
+def _by_node(part, edges, own, weights, paths, train):
+  """The same, all edges that read one node at once."""
+  pieces = edge_variables.of_nodes(part, own)
+  readers = {
+    s: [e for e, n in enumerate(part.sources) if n == s] for s in pieces
+  }
+  done: dict[int, list[Array]] = {}
+  new: dict[int, Any] = {}
+
+  def run(s, x):
+    rows = np.array(readers[s])
+    candidates = edges[rows[0]]
+    if paths is None and train:
+      return shared(candidates, pieces[s], x, weights[rows])
+    outputs, stats = [], []
+    for i, e in enumerate(rows):
+      mine = jax.tree.map(lambda v, i=i: v[i], pieces[s])
+      path = None if paths is None else paths[e]
+      y, found = mixed(candidates, mine, x, weights[e], path, train)
+      outputs.append(y)
+      stats.append(found)
+    return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stats)
+
+  def edge(e, x):
+    s = part.sources[e]
+    if s not in done:
+      done[s], new[s] = run(s, x)
+    return done[s][readers[s].index(e)]
+
+  return edge, lambda: edge_variables.join_nodes(part, new)
 
 
 def _links(part: Stage, name: str, variables: Mapping):
