@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.errors import InputError
+from nasjax.layers import barrier
 from nasjax.layers.blocks import Block
 from nasjax.layers.onnx_nodes import BATCH, OUTPUT, Graph, emit_block, need
 
@@ -85,6 +86,8 @@ class _Lowering:
 
   def _equation(self, equation, ins):
     name, params = equation.primitive.name, equation.params
+    if name == barrier.NAME:
+      return ins[:1]
     if name == "platform_index":
       return [None]
     # Only what runs when no platform is special is emitted.

@@ -16,14 +16,14 @@ def test_values_and_derivatives_are_those_of_the_identity():
 
   np.testing.assert_array_equal(jax.jit(computed_once)(x), x)
   np.testing.assert_allclose(jax.grad(f)(x), 4 * x**3, rtol=1e-5)
-  check_grads(f, (x,), order=2, modes=["rev"], rtol=2e-2)
+  check_grads(f, (x,), order=2, rtol=2e-2)
   np.testing.assert_array_equal(jax.vmap(computed_once)(x), x)
 
 
 def test_what_is_not_finite_stays_so():
   x = jnp.array([jnp.inf, 1.0, jnp.nan])
   np.testing.assert_array_equal(jax.jit(computed_once)(x), x)
-  assert np.isnan(jax.jit(computed_once)(x[::-1])).all()
+  np.testing.assert_array_equal(jax.jit(computed_once)(x[::-1]), x[::-1])
 
 
 def test_what_two_consumers_read_is_stored():

@@ -158,7 +158,7 @@ def test_what_stands_outside_the_blocks_is_named():
       return jax.numpy.tanh(super().__call__(images, train))
 
   space = small("edge")
-  module = Odd(space, (1,) * space.groups["nodes"].edges)
+  module = Odd(space, {"nodes": (1,) * space.groups["nodes"].edges})
   with pytest.raises(InputError, match="tanh"):
     export.network(module, random_variables(module, (9, 7, 1)), (9, 7, 1))
 

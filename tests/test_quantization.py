@@ -71,7 +71,7 @@ def test_ranges_average_over_batches():
 
 def test_a_spaces_choices_have_errors(toy):
   params = toy.init(jax.random.key(0))["params"]
-  table = np.asarray(q.candidate_errors(toy, params, 4))
+  table = np.asarray(q.candidate_errors(toy, params, 4)["layers"])
   assert table.shape == (3, 4)
   # none and skip have no weights; convolutions lose something.
   assert (table[:, :2] == 0).all() and (table[:, 2:] > 0).all()
@@ -86,7 +86,7 @@ def test_a_spaces_choices_have_errors(toy):
     metric.exact(found), abs=1e-7
   )
   # More bits, less error, everywhere.
-  eight = np.asarray(q.candidate_errors(toy, params, 8))
+  eight = np.asarray(q.candidate_errors(toy, params, 8)["layers"])
   assert (eight[:, 2:] < table[:, 2:]).all()
   stats = q.layer_errors(params["stem"], 8)
   assert list(stats) == ["convolution_0"]

@@ -199,6 +199,7 @@ def make(
   works = space.workloads().distinct() if workloads is None else workloads
   shape = space.arguments["image_shape"]
   items, total = [], len(bits) * (len(works) + len(networks))
+  columns = tables.workload_columns(works)
 
   def put(model, inputs, row):
     name = f"{len(items):04d}"
@@ -215,12 +216,12 @@ def make(
   for number in bits:
     for work in works:
       key = work.key._replace(bits=number)
-      row = {c: str(getattr(key, c)) for c in tables.WORKLOAD_COLUMNS}
+      row = {c: str(getattr(key, c)) for c in columns}
       inputs = [list(s) for s in onnx_nodes.input_shapes(key)]
       put(onnx_nodes.workload(key), inputs, {**row, NETWORK: ""})
     for one in networks:
       whole = Workload(NETWORK, *shape, 1, bits=number)
-      row = {c: str(getattr(whole, c)) for c in tables.WORKLOAD_COLUMNS}
+      row = {c: str(getattr(whole, c)) for c in columns}
       row[NETWORK] = choices_text(one.choices)
       put(decided_model(one), [list(shape)], row)
   # Of all that networks are made of, so that what slows them slows it alike.

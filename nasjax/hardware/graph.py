@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal, Primitive
 
 from nasjax.hardware.workload import Workload
+from nasjax.layers import barrier
+from nasjax.layers.mixed import output_shape
 
 if TYPE_CHECKING:  # blocks are made of workloads: they import this package
   from nasjax.layers.blocks import Block
@@ -41,12 +43,12 @@ class Operation(NamedTuple):
 
 
 class _Call(NamedTuple):
-  """A block of the network: a fixed one, or the choice `row` at a place."""
+  """A block of the network: a fixed one, or the choice at a place."""
 
   name: str
   block: Any  # Block | None
   candidates: Any = None  # of an edge: its blocks
-  row: int = -1
+  place: tuple[str, int] = ("", -1)  # of the choice: group and row
 
 
 def _traced(space):
@@ -64,17 +66,20 @@ def _traced(space):
 
   def stage(number, x):
     part, rows = plan.stages[number], plan.rows(number)
+    group = plan.group_of(number)
     for r in range(part.repeats):
       cell = f"stage_{number}_cell_{r}"
 
       def edge(e, x, part=part, cell=cell, row=rows[r]):
         blocks = tuple(part.edges[e].values())
-        call = _Call(f"{cell}_edge_{e}", None, blocks, int(row[e]))
-        return bind(x, call, x.shape[1:])
+        place = group, int(row[e])
+        call = _Call(f"{cell}_edge_{e}", None, blocks, place)
+        return bind(x, call, output_shape(part.edges[e], x.shape)[1:])
 
-      def link(name, x, part=part, cell=cell):
-        block = part.links[name]
-        return bind(x, _Call(f"{cell}_{name}", block), block.output)
+      def link(name, x, part=part, cell=cell, r=r):
+        block = part.link(r, name)
+        call = _Call(part.link_name(cell, r, name), block)
+        return bind(x, call, block.output)
 
       x = plan.cell(x, edge, link)
     return x
@@ -137,7 +142,7 @@ class _Builder:
 
 
 def _run(space, bits: int, choose) -> list[Operation]:
-  """The network's operations; `choose(builder, call, x)` makes the edges'."""
+  """The network's operations; `choose` makes the edges'."""
   jaxpr, calls = _trace(space)
   builder = _Builder(bits)
   (image,) = jaxpr.invars
@@ -162,7 +167,7 @@ def _run(space, bits: int, choose) -> list[Operation]:
           # Nothing in: a constant out, which folds away.
           names[out] = None
         elif call.candidates is not None:
-          names[out] = choose(builder, call, x)
+          names[out] = choose(builder, call, x, out.aval.size)
         else:
           names[out] = builder.block(call.name, call.block, x)
       elif kind in ("add", "add_any") and len(given) == 2:
@@ -189,9 +194,7 @@ def _run(space, bits: int, choose) -> list[Operation]:
           names[v] = own.get(name)
       elif kind == "platform_index" or not given:
         names[out] = None
-      elif kind in ("add", "add_any", "reshape", "squeeze") or (
-        kind == "custom_vjp_call"  # `computed_once`
-      ):
+      elif kind in ("add", "add_any", "reshape", "squeeze", barrier.NAME):
         names[out] = given[0]
       else:
         raise ValueError(f"graph: {kind} (number {number}) is not understood")
@@ -217,16 +220,17 @@ def network(
 
   Args:
     space: a space with a plan.
-    choices: i32[E] of its group.
+    choices: i32[E] of each of its groups.
     bits: of each activation.
 
   Returns:
     The operations; `none` is left out with all that only it would feed.
   """
-  row = [int(k) for k in choices[space.plan.group]]
 
-  def choose(builder, call, x):
-    block = call.candidates[row[call.row]]
+  def choose(builder, call, x, elements):
+    del elements
+    group, row = call.place
+    block = call.candidates[int(choices[group][row])]
     return None if block is None else builder.block(call.name, block, x)
 
   return _run(space, bits, choose)
@@ -236,12 +240,12 @@ def opaque(space: Any, bits: int):
   """The operations with each choice one opaque operation.
 
   Returns:
-    (operations, {edge: (row of the group, whether its input is read later,
+    (operations, {edge: (its group and row, whether its input is read later,
     each candidate's own operations, bytes of its input)}).
   """
   edges: dict[str, tuple] = {}
 
-  def choose(builder, call, x):
+  def choose(builder, call, x, elements):
     size = builder.sizes[x]
     blocks = []
     for block in call.candidates:
@@ -250,8 +254,7 @@ def opaque(space: Any, bits: int):
       if block is not None and block.workloads:
         own.block(call.name, block, "x")
       blocks.append(own.operations)
-    edges[call.name] = (call.row, x, blocks, size)
-    elements = round(size / (bits / 8))
+    edges[call.name] = (call.place, x, blocks, size)
     return builder.add(call.name, "choice", (x,), elements, 1)
 
   operations = _run(space, bits, choose)

@@ -2,8 +2,8 @@
 
 Costs are near to power laws of the sizes, so the logarithm of a cost is
 interpolated linearly over the logarithms of height, width and channels: on the
-Delaunay triangulation of the rows of the same kind, kernel, stride, bits and
-batch. Nothing is extrapolated.
+Delaunay triangulation of the rows of the same kind, kernel, stride, dilation,
+bits and batch. Nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,14 @@ class Coverage(NamedTuple):
 def _family(work: Workload):
   # Every depthwise convolution has as many groups as channels.
   groups = 0 if work.kind == "depthwise" else work.groups
-  return work.kind, work.kernel, work.stride, groups, work.bits
+  return (
+    work.kind,
+    work.kernel,
+    work.stride,
+    work.dilation,
+    groups,
+    work.bits,
+  )
 
 
 def _point(work: Workload) -> np.ndarray:

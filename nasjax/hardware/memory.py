@@ -34,6 +34,7 @@ _ELEMENTWISE = (
   "hswish",
   "hsigmoid",
   "batch_norm",
+  "normalize",
 )
 _MOST_STATES = 200_000
 
@@ -236,7 +237,8 @@ def patched(
     share = side[0] * side[1] / (out_h * out_w)
     computed += patches**2 * work.flops * min(share, 1.0)
     plain += work.flops
-    reach = [(n - 1) * work.stride + work.kernel for n in side]
+    extent = work.dilation * (work.kernel - 1) + 1
+    reach = [(n - 1) * work.stride + extent for n in side]
     side = [min(reach[0], work.height), min(reach[1], work.width)]
     first = op is chain[0]
     bits = op.output_bytes / (out_h * out_w * work.channels_out)
@@ -285,11 +287,11 @@ def peak_metric(
     raise InputError(
       f"space {space.name}", "has no plan: its peak memory is unknown"
     )
-  floor, table, fixed_order = bounds(space, bits)
+  floor, found, fixed_order = bounds(space, bits)
   known: dict[tuple, float] = {}
 
   def exact(architecture):
-    row = tuple(int(k) for k in architecture.choices[space.plan.group])
+    row = tuple(int(k) for g in found for k in architecture.choices[g])
     if row not in known:
       known[row] = peak_bytes(architecture, bits).peak_bytes
     return known[row]
@@ -298,38 +300,37 @@ def peak_metric(
     "peak_sram_bytes",
     "B",
     floor,
-    {space.plan.group: table},
+    found,
     exact=None if fixed_order else exact,
     device=device,
     source=source,
   )
 
 
-def bounds(space: Any, bits: int) -> tuple[float, np.ndarray, bool]:
-  """(floor, table f64[E, K], whether they are exact), see `peak_metric`."""
-  plan = space.plan
+def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:
+  """(floor, f64[E, K] a group, whether they are exact), see `peak_metric`."""
   operations, edges = opaque(space, bits)
-  candidates = len(space.groups[plan.group].candidates)
-  table = np.zeros((plan.size, candidates))
+  groups = space.groups
+  found = {n: np.zeros((g.edges, len(g.candidates))) for n, g in groups.items()}
   if _one_choice_between_cuts(operations, edges):
-    nothing = list(space.groups[plan.group].candidates).index("none")
-    base = np.full(plan.size, nothing)
+    base = {
+      n: np.full(g.edges, g.candidates.index("none")) for n, g in groups.items()
+    }
 
-    def peak(row):
-      found = network(space, {plan.group: row}, bits)
-      return schedule(found).peak_bytes
+    def peak(choices):
+      return schedule(network(space, choices, bits)).peak_bytes
 
-    for e in range(plan.size):
-      for k in range(candidates):
-        row = base.copy()
+    for group, table in found.items():
+      for e, k in np.ndindex(table.shape):
+        row = base[group].copy()
         row[e] = k
-        table[e, k] = peak(row)
-    return peak(base), table, True
+        table[e, k] = peak({**base, group: row})
+    return peak(base), found, True
   live = in_order(operations)
   at = dict(zip(live.order, live.live_bytes, strict=True))
   floor = max(v for n, v in at.items() if n not in edges)
   sizes = {op.name: op.output_bytes for op in operations}
-  for name, (row, keeps, blocks, size) in edges.items():
+  for name, ((group, row), keeps, blocks, size) in edges.items():
     # Memory at this edge besides its own output, and its input if it dies.
     others = at[name] - sizes[name] - (0.0 if keeps else size)
     for k, operations_of in enumerate(blocks):
@@ -340,8 +341,9 @@ def bounds(space: Any, bits: int) -> tuple[float, np.ndarray, bool]:
       )
       if keeps and operations_of:
         own = _with_kept_input(operations_of) - size
+      table = found[group]
       table[row, k] = max(table[row, k], others + own)
-  return floor, table, False
+  return floor, found, False
 
 
 def _with_kept_input(operations: Sequence[Operation]) -> float:

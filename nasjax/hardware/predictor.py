@@ -234,6 +234,7 @@ def _rows(pairs) -> np.ndarray:
       work.channels_out,
       work.kernel,
       work.stride,
+      work.dilation,
       work.groups,
       work.bits,
       batch,

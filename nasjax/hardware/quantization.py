@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
 
 _TINY = 1e-12  # a tensor of zeros has no error and no scale
@@ -128,11 +129,16 @@ def fake_quantize_tree(params: Any, bits: int) -> Any:
   def one(path, leaf):
     if path[-1].key != "kernel":
       return leaf
-    # Stacked cells have an axis before the kernel's own: each is quantised
-    # on its own.
-    if leaf.ndim in (3, 5):
-      return jax.vmap(lambda w: fake_quantize(w, bits))(leaf)
-    return fake_quantize(leaf, bits)
+
+    def quantized(w):
+      return fake_quantize(w, bits)
+
+    # Stacked cells and edges have axes before the kernel's own: each is
+    # quantised on its own.
+    own = 2 if path[-2].key.startswith("linear") else 4
+    for _ in range(leaf.ndim - own):
+      quantized = jax.vmap(quantized)
+    return quantized(leaf)
 
   return jax.tree_util.tree_map_with_path(one, params)
 
@@ -171,7 +177,7 @@ def layer_errors(
 
 def candidate_errors(
   space: Any, params: Any, bits: int, *, per_channel: bool = True
-) -> Array:
+) -> dict[str, Array]:
   """The mean squared relative error of each choice's kernels.
 
   Args:
@@ -181,33 +187,38 @@ def candidate_errors(
     per_channel: a step for each output channel.
 
   Returns:
-    f32[E, K]; 0 for candidates without kernels; differentiable in `params`
-    where rounding is.
+    f32[E, K] a group; 0 for candidates without kernels; differentiable in
+    `params` where rounding is.
   """
   plan = space.plan
-  candidates = len(space.groups[plan.group].candidates)
-  cells: list[list[list[Array]]] = [
-    [[] for _ in range(candidates)] for _ in range(plan.size)
-  ]
+  errors: dict[str, list[list[list[Array]]]] = {
+    name: [[[] for _ in group.candidates] for _ in range(group.edges)]
+    for name, group in space.groups.items()
+  }
   for s, stage in enumerate(plan.stages):
-    own = params[f"stage_{s}"]
-    for r, row in enumerate(plan.rows(s)):
-      for e, place in enumerate(row):
-        for k, name in enumerate(stage.edges[e]):
-          tree = own[f"edge_{e}"].get(name, {})
-          leaves = jax.tree_util.tree_leaves_with_path(tree)
-          cells[place][k] += [
-            jnp.square(error(w[r], bits, per_channel=per_channel))
-            for path, w in leaves
-            if path[-1].key == "kernel"
-          ]
+    cells, group_rows = errors[plan.group_of(s)], plan.rows(s)
+    own = {c: params[f"stage_{s}"] for c in ("params", "batch_stats")}
+    for r, e in np.ndindex(group_rows.shape):
+      edge = edge_variables.of_edge(
+        stage, jax.tree.map(lambda v, r=r: v[r], own), e
+      )["params"]
+      for k, name in enumerate(stage.edges[e]):
+        leaves = jax.tree_util.tree_leaves_with_path(edge[name])
+        cells[group_rows[r, e]][k] += [
+          jnp.square(error(w, bits, per_channel=per_channel))
+          for path, w in leaves
+          if path[-1].key == "kernel"
+        ]
   zero = jnp.float32(0)
-  return jnp.stack(
-    [
-      jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
-      for row in cells
-    ]
-  )
+  return {
+    name: jnp.stack(
+      [
+        jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
+        for row in cells
+      ]
+    )
+    for name, cells in errors.items()
+  }
 
 
 def error_metric(
@@ -224,17 +235,20 @@ def error_metric(
   Returns:
     An additive metric without unit, an objective or a limit.
   """
-  table = np.asarray(
-    candidate_errors(space, params, bits, per_channel=per_channel), np.float64
-  )
-  group = space.plan.group
+  found = candidate_errors(space, params, bits, per_channel=per_channel)
+  tables = {n: np.asarray(t, np.float64) for n, t in found.items()}
 
   def expected(weights: Mapping[str, Array]) -> Array:
-    return jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
+    return sum(
+      jnp.sum(weights[n] * jnp.asarray(t, jnp.float32))
+      for n, t in tables.items()
+    )
 
   def exact(architecture) -> float:
-    row = architecture.choices[group]
-    return float(table[np.arange(len(table)), row].sum())
+    return sum(
+      float(t[np.arange(len(t)), architecture.choices[n]].sum())
+      for n, t in tables.items()
+    )
 
   return Metric(
     "quantization_error",

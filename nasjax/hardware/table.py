@@ -6,8 +6,9 @@ workload's fields, one row a workload,
 
     kind,height,width,channels_in,channels_out,kernel,stride,groups,bits,batch
 
-and one column a cost with its unit in the name: `latency_ms` (per batch),
-`energy_mj`. Other columns (minimum, spread) are kept but not read.
+with `dilation` before `batch` where some kernel has one, and one column a cost
+with its unit in the name: `latency_ms` (per batch), `energy_mj`. Other columns
+(minimum, spread) are kept but not read.
 
 A whole network is not the sum of its operations timed alone: a runtime fuses
 some, and has costs of its own. A line `# rules bits=32 batch=1:` says what was
@@ -19,7 +20,7 @@ that directly reads a convolution counts a tenth (`*>relu6`: of any other).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ WORKLOAD_COLUMNS = (
   "bits",
 )
 COLUMNS = (*WORKLOAD_COLUMNS, "batch")
+_DILATION = "dilation"  # a column of its own only where it says something
 COSTS = {"latency_ms": "ms", "energy_mj": "mJ"}
 _QUANTITIES = ("latency", "energy")
 _RULES = "rules"
@@ -198,7 +200,15 @@ def key(cells: Mapping[str, str], where: str) -> tuple[Workload, int]:
     whole_cell(cells[c], f"{where} {c}")
     for c in (*WORKLOAD_COLUMNS[1:], "batch")
   ]
-  return Workload(cells["kind"], *sizes[:-1]), sizes[-1]
+  dilation = whole_cell(cells.get(_DILATION, "1"), f"{where} {_DILATION}")
+  work = Workload(cells["kind"], *sizes[:-1], dilation=dilation)
+  return work, sizes[-1]
+
+
+def workload_columns(works: Iterable[Workload]) -> tuple[str, ...]:
+  """The columns that rows of these workloads need."""
+  dilated = any(work.dilation != 1 for work in works)
+  return (*WORKLOAD_COLUMNS, *([_DILATION] if dilated else ()))
 
 
 def cost(text: str, where: str) -> float:
@@ -248,15 +258,16 @@ def text(
     What `read` reads.
   """
   head = "".join(f"# {key}: {value}\n" for key, value in header.items())
+  own = workload_columns(work for work, _, _ in rows)
   lines = [
     {
-      **{c: getattr(work, c) for c in WORKLOAD_COLUMNS},
+      **{c: getattr(work, c) for c in own},
       "batch": batch,
       **values,
     }
     for work, batch, values in rows
   ]
-  return head + csv_text((*COLUMNS, *columns), lines)
+  return head + csv_text((*own, "batch", *columns), lines)
 
 
 def write(

@@ -28,6 +28,7 @@ _ELEMENTWISE = {
   "hswish": 5,
   "hsigmoid": 4,
   "batch_norm": 2,
+  "normalize": 2,  # a normalisation without scale and shift
 }
 KINDS = (
   *_CONVOLUTIONS,
@@ -36,6 +37,7 @@ KINDS = (
   "global_average_pool",
   "broadcast",
   "concat",
+  "subsample",  # even rows and columns beside odd ones, twice the channels
   *_ELEMENTWISE,
 )
 
@@ -55,6 +57,7 @@ class Workload(NamedTuple):
   batch_norm: bool = False  # followed by a normalisation that is folded in
   # The kind it reads directly, "" at a block's start: a runtime may fuse them.
   after: str = ""
+  dilation: int = 1  # of the kernel
 
   @property
   def outputs(self) -> tuple[int, int]:
@@ -111,6 +114,7 @@ class Workload(NamedTuple):
         ("kernel", self.kernel, 1),
         ("stride", self.stride, 1),
         ("groups", self.groups, 1),
+        ("dilation", self.dilation, 1),
         ("bits", self.bits, 32),
       )
       if value != plain

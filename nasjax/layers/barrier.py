@@ -11,43 +11,57 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import ad, batching, mlir
 
-from nasjax.layers.platform import by_platform
+NAME = "computed_once"
 
 
-def _stored(x: jax.Array, witness: jax.Array) -> jax.Array:
-  # `optimization_barrier` is gone before XLA fuses. A loop stays, though this
-  # one never runs while the witness' first value is not NaN, and unlike a
-  # conditional's its operand and its result share their memory.
-  first = lax.slice(witness, (0,) * witness.ndim, (1,) * witness.ndim)
+_replica = Primitive("replica")
+_replica.def_abstract_eval(lambda: jax.core.ShapedArray((), jnp.uint32))
+mlir.register_lowering(_replica, lambda context: [stablehlo.replica_id()])
+
+
+def _stored(x: jax.Array) -> jax.Array:
+  # `optimization_barrier` is gone before XLA fuses. A loop stays where XLA does
+  # not know that it never runs: no program has so many replicas. Unlike a
+  # conditional's, its operand and its result share their memory. One entry is
+  # written in it, for the least to compile.
+  start, one = (0,) * x.ndim, jnp.ones((1,) * x.ndim, x.dtype)
   return lax.while_loop(
-    lambda carry: ~(carry[1] <= jnp.inf),
-    lambda carry: (carry[0] * carry[1], jnp.zeros_like(carry[1])),
-    (x, first.reshape(())),
+    lambda carry: carry[1],
+    lambda carry: (
+      lax.dynamic_update_slice(carry[0], one, start),
+      jnp.zeros_like(carry[1]),
+    ),
+    (x, _replica.bind() == jnp.uint32(2**32 - 1)),
   )[0]
 
 
-@jax.custom_vjp
-def _computed_once(x: jax.Array, witness: jax.Array) -> jax.Array:
-  return by_platform(x, witness, cpu=_stored, default=lambda x, witness: x)
-
-
-_computed_once.defvjp(
-  lambda x, witness: (_computed_once(x, witness), witness),
-  lambda witness, g: (_computed_once(g, g), jnp.zeros_like(witness)),
+# A primitive rather than `platform_dependent` in a `custom_vjp`: quicker to
+# trace, and differentiable in both modes.
+_computed_once = Primitive(NAME)
+_computed_once.def_impl(lambda x: x)
+_computed_once.def_abstract_eval(lambda x: x)
+mlir.register_lowering(_computed_once, lambda context, x: [x])
+mlir.register_lowering(
+  _computed_once, mlir.lower_fun(_stored, multiple_results=False), "cpu"
+)
+ad.deflinear2(_computed_once, lambda ct, x: [_computed_once.bind(ct)])
+batching.primitive_batchers[_computed_once] = lambda operands, axes: (
+  _computed_once.bind(*operands),
+  *axes,
 )
 
 
-def computed_once(x: jax.Array, witness: jax.Array | None = None) -> jax.Array:
+def computed_once(x: jax.Array) -> jax.Array:
   """Returns `x`; on CPU it and its cotangent are computed once and stored.
 
   Args:
-    x: floating-point array of any shape, not empty.
-    witness: array of the same type whose first value XLA does not know; needed
-      where it knows that of `x`, as in a padded array. Default: `x`.
+    x: array of any shape, not empty.
 
   Returns:
-    The same values; all NaN where the witness' first is. Reverse mode of every
-    order; no forward mode.
+    The same. Differentiable in both modes and to every order.
   """
-  return _computed_once(x, x if witness is None else witness)
+  return _computed_once.bind(x)

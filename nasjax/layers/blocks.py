@@ -27,12 +27,23 @@ def _hsigmoid(x):
   return jax.nn.relu6(x + 3.0) / 6.0
 
 
-_POINTWISE = {
+POINTWISE = {
   "relu": jax.nn.relu,
   "relu6": jax.nn.relu6,
   "hswish": lambda x: x * _hsigmoid(x),
   "hsigmoid": _hsigmoid,
 }
+
+
+def subsample(x: jax.Array) -> jax.Array:
+  """Even rows and columns beside odd ones: [B, H, W, C] to half, 2 C channels.
+
+  A missing last odd row or column is 0.
+  """
+  height, width = x.shape[1:3]
+  odd = x[:, 1::2, 1::2]
+  odd = jnp.pad(odd, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+  return jnp.concatenate([x[:, ::2, ::2], odd], axis=-1)
 
 
 class Block(nn.Module):
@@ -71,14 +82,16 @@ class Block(nn.Module):
     for i, work in enumerate(self.workloads):
       if i == self.saved:
         other = x
-      if work.kind in _POINTWISE:
-        x = _POINTWISE[work.kind](x)
+      if work.kind in POINTWISE:
+        x = POINTWISE[work.kind](x)
       elif work.kind in ("convolution", "depthwise"):
+        padding = work.dilation * (work.kernel // 2)
         x = nn.Conv(
           work.channels_out,
           (work.kernel, work.kernel),
           strides=work.stride,
-          padding=[(work.kernel // 2, work.kernel // 2)] * 2,
+          padding=[(padding, padding)] * 2,
+          kernel_dilation=work.dilation,
           feature_group_count=work.groups,
           use_bias=False,
           kernel_init=nn.initializers.he_normal(),
@@ -88,8 +101,9 @@ class Block(nn.Module):
       elif work.kind == "linear":
         x = nn.Dense(work.channels_out, name=f"linear_{i}")(x)
       elif work.kind == "average_pool":
-        padding = work.kernel // 2 if work.kernel % 2 else 0
-        x = pooling.avg_pool(x, work.kernel, work.stride, padding, ceil=True)
+        odd = work.kernel % 2  # an even window may reach over the edge
+        padding = work.kernel // 2 if odd else 0
+        x = pooling.avg_pool(x, work.kernel, work.stride, padding, not odd)
       elif work.kind == "max_pool":
         x = pooling.max_pool(x, work.kernel, work.stride, work.kernel // 2)
       elif work.kind == "global_average_pool":
@@ -102,10 +116,13 @@ class Block(nn.Module):
         x = x * other
       elif work.kind == "concat":
         x = jnp.concatenate([other, x], axis=-1)
-      elif work.kind != "batch_norm":
+      elif work.kind == "subsample":
+        x = subsample(x)
+      elif work.kind not in ("batch_norm", "normalize"):
         raise ValueError(f"no layer for workload {work}")
-      if work.batch_norm or work.kind == "batch_norm":
-        x = normalization.BatchNorm(self.affine, name=f"norm_{i}")(x, train)
+      if work.batch_norm or work.kind in ("batch_norm", "normalize"):
+        affine = self.affine and work.kind != "normalize"
+        x = normalization.BatchNorm(affine, name=f"norm_{i}")(x, train)
     return x
 
 
@@ -129,6 +146,7 @@ class Builder:
     kernel: int = 1,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     batch_norm: bool = False,
   ) -> Builder:
     """Appends one workload on the present shape."""
@@ -144,6 +162,7 @@ class Builder:
       groups,
       batch_norm=batch_norm,
       after=self._last,
+      dilation=dilation,
     )
     return Builder(*work.outputs, work.channels_out, (*self.workloads, work))
 
@@ -165,15 +184,23 @@ class Builder:
       batch_norm=True,
     )
 
-  def depthwise(self, kernel: int, *, stride: int = 1) -> Builder:
-    """A depthwise convolution with its batch normalisation."""
+  def depthwise(
+    self,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    batch_norm: bool = True,
+  ) -> Builder:
+    """A depthwise convolution, with its batch normalisation if wanted."""
     channels = self.shape[2]
     return self.then(
       "depthwise",
       kernel=kernel,
       stride=stride,
       groups=channels,
-      batch_norm=True,
+      dilation=dilation,
+      batch_norm=batch_norm,
     )
 
   def broadcast(self, height: int, width: int) -> Builder:
@@ -211,6 +238,19 @@ def separable(
     start = start.depthwise(kernel, stride=stride if i == 0 else 1)
     start = start.then(activation)
   return start.conv(channels_out)
+
+
+def factorized_reduce(
+  shape: tuple[int, int, int], channels_out: int
+) -> Builder:
+  """Halves height and width (DARTS's code, FactorizedReduce).
+
+  ReLU, then two 1x1 convolutions of half the channels each, one over even rows
+  and columns and one over odd ones: a convolution in two groups.
+  """
+  b = Builder(*shape).then("relu")
+  b = b.then("subsample", 2 * shape[2], stride=2)
+  return b.conv(channels_out, groups=2)
 
 
 def inverted_residual(

@@ -43,7 +43,7 @@ _SHARED_WEIGHTS = 16384
 _GROUP_CHANNELS = 8
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
   """All that is static about one convolution; hashable."""
 
   windows: Windows
@@ -76,11 +76,11 @@ def _dense(
   )
 
 
-def _dense_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def _dense_forward(x: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   return _dense(x, w, plan.windows, plan.precision)
 
 
-def _dense_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def _dense_input(g: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   w = jnp.flip(w, (0, 1)).swapaxes(2, 3)
   windows = plan.windows
   return _dense(g, w, windows.transposed, plan.precision, windows.strides)
@@ -100,7 +100,7 @@ def _shares(images: int, inputs: int, outputs: int) -> int:
   return math.gcd(images, 8) if inputs * outputs <= _SHARED_WEIGHTS else 1
 
 
-def _dense_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+def _dense_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   windows, inputs, outputs = plan.windows, x.shape[3], g.shape[3]
   shares = _shares(len(g), inputs, outputs)
   x = pad(x, windows.exact_padding)
@@ -130,25 +130,25 @@ def _dense_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
 def _weighted_taps(
   x: jax.Array, w: jax.Array, windows: Windows, spacing: Pair = (1, 1)
 ) -> jax.Array:
-  x = computed_once(pad(x, windows.exact_padding, spacing), x)
+  x = computed_once(pad(x, windows.exact_padding, spacing))
   views = taps(x, windows)
   w = computed_once(w).reshape(len(views), 1, 1, 1, -1)
   return reduce(add, [view * w[i] for i, view in enumerate(views)])
 
 
-def _depthwise_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def _depthwise_forward(x: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   return _weighted_taps(x, w, plan.windows)
 
 
-def _depthwise_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def _depthwise_input(g: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   return _weighted_taps(
     g, jnp.flip(w, (0, 1)), plan.windows.transposed, plan.windows.strides
   )
 
 
-def _depthwise_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+def _depthwise_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   windows = plan.windows
-  x, g = computed_once(pad(x, windows.exact_padding), x), computed_once(g)
+  x, g = computed_once(pad(x, windows.exact_padding)), computed_once(g)
   products = [view * g for view in taps(x, windows)]
   # One reduction with many operands reads the images once.
   sums = lax.reduce(
@@ -211,7 +211,7 @@ def _on_cpu(dense, depthwise, yields_kernel: bool = False):
     The function of two operands and a plan.
   """
 
-  def grouped(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+  def grouped(a: jax.Array, b: jax.Array, plan: Plan) -> jax.Array:
     groups = plan.groups
     merge = _merge_factor(groups, min(plan.channels, b.shape[3] // groups))
     if not yields_kernel:
@@ -224,7 +224,7 @@ def _on_cpu(dense, depthwise, yields_kernel: bool = False):
     result = jnp.concatenate([dense(*part, plan) for part in parts], 3)
     return _diagonal_blocks(result, groups, merge) if yields_kernel else result
 
-  def function(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+  def function(a: jax.Array, b: jax.Array, plan: Plan) -> jax.Array:
     dtype = a.dtype
     if dtype.itemsize < 4:  # sums in half precision would be inexact
       a, b = a.astype(jnp.float32), b.astype(jnp.float32)
@@ -244,7 +244,7 @@ _cpu_input = _on_cpu(_dense_input, _depthwise_input)
 _cpu_kernel = _on_cpu(_dense_kernel, _depthwise_kernel, True)
 
 
-def _native_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def native_forward(x: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   return lax.conv_general_dilated(
     x,
     w,
@@ -257,23 +257,23 @@ def _native_forward(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
   )
 
 
-def _native_input(g: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def native_input(g: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   shape = (g.shape[0], *plan.windows.size, plan.channels * plan.groups)
   x = jax.ShapeDtypeStruct(shape, g.dtype)
-  return jax.linear_transpose(lambda x: _native_forward(x, w, plan), x)(g)[0]
+  return jax.linear_transpose(lambda x: native_forward(x, w, plan), x)(g)[0]
 
 
-def _native_kernel(x: jax.Array, g: jax.Array, plan: _Plan) -> jax.Array:
+def native_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   shape = (*plan.windows.kernel, plan.channels, g.shape[3])
   w = jax.ShapeDtypeStruct(shape, x.dtype)
-  return jax.linear_transpose(lambda w: _native_forward(x, w, plan), w)(g)[0]
+  return jax.linear_transpose(lambda w: native_forward(x, w, plan), w)(g)[0]
 
 
 def _choose(cpu, native):
   """Makes a differentiable function that picks by platform when lowered."""
 
   @partial(jax.custom_vjp, nondiff_argnums=(2,))
-  def function(a: jax.Array, b: jax.Array, plan: _Plan) -> jax.Array:
+  def function(a: jax.Array, b: jax.Array, plan: Any) -> jax.Array:
     return by_platform(
       a,
       b,
@@ -284,11 +284,6 @@ def _choose(cpu, native):
   return function
 
 
-_forward = _choose(_cpu_forward, _native_forward)  # x, w -> y
-_input_gradient = _choose(_cpu_input, _native_input)  # g, w -> dx
-_kernel_gradient = _choose(_cpu_kernel, _native_kernel)  # x, g -> dw
-
-
 def _define_derivative(function, left, right):
   """Gives function(a, b) the pull-backs left(ct, a, b) and right(ct, a, b)."""
   function.defvjp(
@@ -297,24 +292,45 @@ def _define_derivative(function, left, right):
   )
 
 
-_define_derivative(
-  _forward,
-  lambda ct, x, w, plan: _input_gradient(ct, w, plan),
-  lambda ct, x, w, plan: _kernel_gradient(x, ct, plan),
-)
-_define_derivative(
-  _input_gradient,
-  lambda ct, g, w, plan: _forward(ct, w, plan),
-  lambda ct, g, w, plan: _kernel_gradient(ct, g, plan),
-)
-_define_derivative(
-  _kernel_gradient,
-  lambda ct, x, g, plan: _input_gradient(g, ct, plan),
-  lambda ct, x, g, plan: _forward(x, ct, plan),
+def trilinear(forward, input_gradient, kernel_gradient):
+  """Makes the three functions of a bilinear operation, see the module.
+
+  Args:
+    forward: (on CPU, elsewhere) of x, w and a plan -> y.
+    input_gradient: the same of g, w and a plan -> dx.
+    kernel_gradient: the same of x, g and a plan -> dw.
+
+  Returns:
+    The three; each has the other two for its derivatives.
+  """
+  parts = forward, input_gradient, kernel_gradient
+  forward, of_input, of_kernel = (_choose(*part) for part in parts)
+  _define_derivative(
+    forward,
+    lambda ct, x, w, plan: of_input(ct, w, plan),
+    lambda ct, x, w, plan: of_kernel(x, ct, plan),
+  )
+  _define_derivative(
+    of_input,
+    lambda ct, g, w, plan: forward(ct, w, plan),
+    lambda ct, g, w, plan: of_kernel(ct, g, plan),
+  )
+  _define_derivative(
+    of_kernel,
+    lambda ct, x, g, plan: of_input(g, ct, plan),
+    lambda ct, x, g, plan: forward(x, ct, plan),
+  )
+  return forward, of_input, of_kernel
+
+
+_forward, _, _ = trilinear(
+  (_cpu_forward, native_forward),
+  (_cpu_input, native_input),
+  (_cpu_kernel, native_kernel),
 )
 
 
-def _pointwise(x: jax.Array, w: jax.Array, plan: _Plan) -> jax.Array:
+def _pointwise(x: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   """Returns an unpadded 1x1 convolution: a matrix product."""
   height, width = plan.windows.strides
   x = x[:, ::height, ::width]
@@ -404,7 +420,7 @@ def conv(
       f"The kernel {windows.kernel} with dilation {windows.dilation} is larger "
       f"than the image {windows.size} with padding {windows.padding}: pad more."
     )
-  plan = _Plan(windows, groups, rhs.shape[2], precision)
+  plan = Plan(windows, groups, rhs.shape[2], precision)
   if windows.kernel == (1, 1) and groups == 1:
     if not any(map(any, windows.padding)):
       return computed_once(_pointwise(lhs, rhs, plan))

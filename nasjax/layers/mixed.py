@@ -12,10 +12,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.layers import normalization, stacked
 from nasjax.layers.blocks import Block
 from nasjax.types import Array
 
 Candidates = Mapping[str, Block | None]
+
+
+def output_shape(
+  candidates: Candidates, shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """[B, H', W', C'] of an edge's candidates, which all agree, on [B, H, W, C].
+
+  Those without workloads keep the shape; a skip that is one says so.
+  """
+  blocks = [b for b in candidates.values() if b is not None and b.workloads]
+  return (shape[0], *blocks[0].output) if blocks else tuple(shape)
 
 
 # Equal blocks on equal shapes are traced once, with their derivatives; tracing
@@ -53,7 +65,7 @@ def mixed(
   """One edge: its candidates applied to `x` and summed by weight.
 
   Args:
-    candidates: name -> block, all keeping the shape of `x`.
+    candidates: name -> block, all of one output shape.
     variables: {"params", "batch_stats"}, each by candidate name.
     x: f32[B, H, W, C].
     weights: f32[K].
@@ -61,7 +73,7 @@ def mixed(
     train: use and return new batch statistics.
 
   Returns:
-    (f32[B, H, W, C], new batch statistics).
+    (f32[B, H', W', C], new batch statistics).
   """
   if paths is None:
     return _all_paths(candidates, variables, x, weights, train)
@@ -80,7 +92,7 @@ def _scaled(weight, y):
 
 
 def _all_paths(candidates, variables, x, weights, train):
-  total, stats = jnp.zeros_like(x), {}
+  total, stats = jnp.zeros(output_shape(candidates, x.shape), x.dtype), {}
   for k, (name, block) in enumerate(candidates.items()):
     own = {c: variables[c][name] for c in ("params", "batch_stats")}
     stats[name] = own["batch_stats"]
@@ -88,6 +100,64 @@ def _all_paths(candidates, variables, x, weights, train):
       y, stats[name] = run_block(block, own, x, train)
       total += _scaled(weights[k], y)
   return total, stats
+
+
+def shared(
+  candidates: Candidates,
+  variables: Mapping,
+  x: Array,
+  weights: Array,
+) -> tuple[list[Array], dict]:
+  """All paths of several edges that read one node, in training.
+
+  What has no parameters gives all edges the same and runs once; what has runs
+  for all of them together.
+
+  Args:
+    candidates: name -> block, of every edge.
+    variables: {"params", "batch_stats"} by candidate name, leaves [E, ...].
+    x: f32[B, H, W, C].
+    weights: f32[E, K].
+
+  Returns:
+    (f32[B, H', W', C] of each edge, new batch statistics, leaves [E, ...]).
+  """
+  parts, stats = [], {}
+  for k, (name, block) in enumerate(candidates.items()):
+    own = {c: variables[c][name] for c in ("params", "batch_stats")}
+    stats[name] = own["batch_stats"]
+    if block is not None:
+      y, stats[name] = _shared(block, own, x, weights[:, k])
+      parts.append(y)
+  return list(stacked.split(sum(parts))), stats
+
+
+def _shared(block, variables, x, weights):
+  """One candidate of all edges, times its weights f32[E]; new statistics."""
+  alike = not variables["params"]
+  if alike or not stacked.can_run(block):
+    y, stats = jax.vmap(
+      lambda own: run_block(block, own, x, True),
+      out_axes=(None if alike else 0, 0),
+      axis_size=len(weights),
+    )(variables)
+    y = y[None] if alike else y
+    return _scaled(weights[:, None, None, None, None], y), stats
+  y, moments = stacked.run(block, variables["params"], x)
+  if block.workloads[-1].batch_norm:
+    y, *found = stacked.scaled_norm(y, weights)
+    moments[f"norm_{len(block.workloads) - 1}"] = found
+  else:
+    y = _scaled(weights[:, None, None, None, None], y)
+  moments = lax.stop_gradient(moments)
+  stats = {
+    name: dict(
+      mean=normalization.moved(running["mean"], moments[name][0]),
+      var=normalization.moved(running["var"], moments[name][1]),
+    )
+    for name, running in variables["batch_stats"].items()
+  }
+  return y, stats
 
 
 def _single_path(candidates, params, stats, x, weights, index, train):
@@ -103,7 +173,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
 
     def forward(params, stats, x):
       if block is None:
-        return jnp.zeros_like(x), stats
+        return jnp.zeros(output_shape(candidates, x.shape), x.dtype), stats
       own = {"params": params[name], "batch_stats": stats[name]}
       y, new = run_block(block, own, x, train)
       return y, {**stats, name: new}

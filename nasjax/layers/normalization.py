@@ -15,7 +15,7 @@ from jax import lax
 EPSILON = 1e-5  # added to a variance
 
 
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and variance of each channel, f32[1, 1, 1, C] or wider."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean = _mean(wide)
@@ -26,7 +26,8 @@ def _mean(x: jax.Array) -> jax.Array:
   return x.mean((0, 1, 2), keepdims=True)
 
 
-def _apply(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+def apply(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+  """Shifts and scales by statistics of channels, f32[1, 1, 1, C] or wider."""
   return ((x - mean) * lax.rsqrt(var + EPSILON)).astype(x.dtype)
 
 
@@ -44,8 +45,8 @@ def standardize(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     (standardised images of the same shape and dtype, mean and biased variance
     f32[1, 1, 1, C]).
   """
-  mean, var = _moments(x)
-  return _apply(x, mean, var), mean, var
+  mean, var = moments(x)
+  return apply(x, mean, var), mean, var
 
 
 def _forward(x):
@@ -69,6 +70,11 @@ standardize.defvjp(_forward, _backward)
 
 
 MOMENTUM = 0.9  # of the running statistics
+
+
+def moved(running: jax.Array, new: jax.Array) -> jax.Array:
+  """Running statistics after a batch's own, of the same size."""
+  return running + (1 - MOMENTUM) * (new.reshape(running.shape) - running)
 
 
 class BatchNorm(nn.Module):
@@ -97,11 +103,10 @@ class BatchNorm(nn.Module):
     if train and not self.is_initializing():
       y, *found = standardize(x)
       for running, new in zip((mean, var), found, strict=True):
-        new = new.reshape(shape)
-        running.value += (1 - MOMENTUM) * (new - running.value)
+        running.value = moved(running.value, new)
     else:
       wide = (1, 1, 1, *shape)
-      y = _apply(x, mean.value.reshape(wide), var.value.reshape(wide))
+      y = apply(x, mean.value.reshape(wide), var.value.reshape(wide))
     if self.affine:
       scale = self.param("scale", nn.initializers.ones, shape)
       bias = self.param("bias", nn.initializers.zeros, shape)

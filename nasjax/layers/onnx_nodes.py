@@ -102,7 +102,7 @@ class Graph:
 def _pads(work: Workload) -> list[int]:
   """Rows and columns added before and after, as ONNX orders them."""
   if work.kind != "average_pool":
-    return [work.kernel // 2] * 4
+    return [work.dilation * (work.kernel // 2)] * 4
   low = work.kernel // 2 if work.kernel % 2 else 0
   over = [
     max(0, (m - 1) * work.stride + work.kernel - n - low)
@@ -134,9 +134,24 @@ def _convolution(graph, work, x, kernel, bias):
     [x, *names],
     kernel_shape=[size, size],
     strides=[work.stride] * 2,
+    dilations=[work.dilation] * 2,
     pads=_pads(work),
     group=work.groups,
   )
+
+
+def _subsample(graph, work, x):
+  """Even rows and columns beside odd ones, a missing last odd one 0."""
+  if work.height % 2 or work.width % 2:
+    over = [0, 0, 0, 0, 0, 0, work.height % 2, work.width % 2]
+    x = graph.add("Pad", [x, graph.constant(np.array(over, np.int64))])
+  ends, axes, steps = (
+    graph.constant(np.array(v, np.int64))
+    for v in ([2**31 - 1] * 2, [2, 3], [2, 2])
+  )
+  starts = [graph.constant(np.array([i, i], np.int64)) for i in (0, 1)]
+  halves = [graph.add("Slice", [x, s, ends, axes, steps]) for s in starts]
+  return graph.add("Concat", halves, axis=1)
 
 
 def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
@@ -144,7 +159,7 @@ def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
   kind = work.kind
   params, stats = variables["params"], variables["batch_stats"]
   norm = None
-  if work.batch_norm or kind == "batch_norm":
+  if work.batch_norm or kind in ("batch_norm", "normalize"):
     norm = (params.get(f"norm_{i}", {}), stats[f"norm_{i}"])
   if kind in ("convolution", "depthwise"):
     kernel = np.asarray(params[f"convolution_{i}"]["kernel"], np.float64)
@@ -153,7 +168,7 @@ def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
     own = params[f"linear_{i}"]
     kernel = np.asarray(own["kernel"])[None, None]
     return _convolution(graph, work, x, kernel, np.asarray(own["bias"]))
-  if kind == "batch_norm":
+  if kind in ("batch_norm", "normalize"):
     scale, shift = _folded(work, np.ones(work.channels_out), norm)
     shape = (1, -1, 1, 1)
     names = [
@@ -179,6 +194,8 @@ def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
     return graph.add("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
   if kind == "concat":
     return graph.add("Concat", [other, x], axis=1)
+  if kind == "subsample":
+    return _subsample(graph, work, x)
   if kind in JOINS:
     return graph.add({"add": "Add", "multiply": "Mul"}[kind], [x, other])
   known = {

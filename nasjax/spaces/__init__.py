@@ -1,5 +1,6 @@
 """The search spaces: what can be built."""
 
+from nasjax.spaces.darts import darts
 from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
 from nasjax.spaces.nasbench201 import (
@@ -14,6 +15,7 @@ from nasjax.spaces.space import Architecture, architecture
 __all__ = [
   "Architecture",
   "architecture",
+  "darts",
   "decide",
   "edge",
   "nasbench201",

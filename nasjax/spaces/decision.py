@@ -16,7 +16,9 @@ from nasjax.spaces.space import (
   Limit,
   Space,
   additive_costs,
+  kept_of,
   largest_costs,
+  log_weights,
 )
 from nasjax.types import Constraint, Weights
 
@@ -31,6 +33,8 @@ class _Programme(NamedTuple):
   slots: list[tuple[str, int, int]]  # (group, edge, candidate)
   rows: np.ndarray  # f64[edges, slots]: one candidate an edge
   cuts: np.ndarray  # f64[cuts, slots]: at least one of these
+  kept: np.ndarray  # f64[sets, slots]: so many of these
+  counts: np.ndarray  # f64[sets]
 
   def choices(self, space, x):
     chosen = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
@@ -38,6 +42,20 @@ class _Programme(NamedTuple):
       if on > 0.5:
         chosen[name][edge] = k
     return chosen
+
+  def constraints(self, over: int = 0) -> list[LinearConstraint]:
+    """What every network keeps; `over` more variables do not matter."""
+    ones = np.ones(len(self.rows))
+    found = [
+      (self.rows, ones, ones),
+      (self.kept, self.counts, self.counts),
+      (self.cuts, 1.0, np.inf),
+    ]
+    return [
+      LinearConstraint(np.pad(matrix, ((0, 0), (0, over))), low, high)
+      for matrix, low, high in found
+      if len(matrix)
+    ]
 
 
 def _programme(space):
@@ -59,8 +77,21 @@ def _programme(space):
     for group, found in space.cuts.items()
     for cut in found
   ]
-  cuts = np.array(cuts, np.float64).reshape(len(cuts), len(slots))
-  return _Programme(slots, rows, cuts)
+  sets = [(n, *one) for n, found in kept_of(space).items() for one in found]
+  kept = [
+    [
+      n == group and e in edges and space.groups[n].candidates[k] != "none"
+      for n, e, k in slots
+    ]
+    for group, edges, _ in sets
+  ]
+  return _Programme(
+    slots,
+    rows,
+    np.array(cuts, np.float64).reshape(len(cuts), len(slots)),
+    np.array(kept, np.float64).reshape(len(kept), len(slots)),
+    np.array([count for *_, count in sets], np.float64),
+  )
 
 
 def decide(
@@ -71,7 +102,9 @@ def decide(
   Maximises sum log weights over one candidate an edge by an integer programme
   (HiGHS, no gap), after which every limit is checked in float64. Where a
   metric's form is "other", architectures are visited by falling probability
-  instead, 100,000 at most.
+  instead, 100,000 at most. On edges of which a fixed number is kept (`kept`)
+  `none` has no say: those that are kept are the most probable without it, for
+  two a node DARTS's rule (Liu et al. 2019, section 2.4).
 
   Args:
     space: the space.
@@ -94,22 +127,13 @@ def decide(
     (m, float(b), largest_costs(space, m)) for m, b in pairs if m.form == "max"
   ]
   pairs = [(m, b) for m, b in pairs if m.form == "sum"]
-  weights = {n: np.asarray(w, np.float64) for n, w in weights.items()}
   costs = [additive_costs(space, metric) for metric, _ in pairs]
   bounds = np.array([float(limit) for _, limit in pairs])
   programme = _programme(space)
-  score = np.array(
-    [
-      np.log(max(weights[n][e, k], SMALLEST_WEIGHT))
-      for n, e, k in programme.slots
-    ]
-  )
-  ones = np.ones(len(programme.rows))
-  constraints = [
-    LinearConstraint(programme.rows, ones, ones),
-    *_uncut(programme.cuts),
-  ]
-  highest = _open(programme, peaks)
+  logs = log_weights(space, weights, SMALLEST_WEIGHT)
+  score = np.array([logs[n][e, k] for n, e, k in programme.slots])
+  constraints = programme.constraints()
+  highest = _open(space, programme, peaks)
   table = _scaled(programme, costs, bounds)
   if pairs:
     room = np.array(
@@ -143,14 +167,17 @@ def decide(
   raise AssertionError("unreachable")
 
 
-def _open(programme, peaks):
+def _open(space, programme, peaks):
   """f64[slots]: 0 for candidates over a "max" limit whatever the others are."""
+  # Where some edges are kept, no network has every choice at its smallest.
+  least = "the smallest reachable value is"
+  least = "nothing is below" if kept_of(space) else least
   for metric, bound, costs in peaks:
     if costs.constant > bound:
       raise InputError(
         f"--limit {metric.name}={bound:g}",
         "no architecture of the space keeps it",
-        f"the smallest reachable value is {metric.name}={costs.constant:.6g}"
+        f"{least} {metric.name}={costs.constant:.6g}"
         + (f" {metric.unit}" if metric.unit else ""),
       )
   return np.array(
@@ -182,10 +209,6 @@ def _conflict(space, programme, peaks, found):
   return None
 
 
-def _uncut(cuts):
-  return [LinearConstraint(cuts, 1.0, np.inf)] if len(cuts) else []
-
-
 def _scale(bound):
   return max(abs(bound), 1e-30)
 
@@ -214,8 +237,6 @@ def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
   size = len(programme.slots)
   excess = np.zeros(size + 1)
   excess[-1] = 1.0
-  ones = np.ones(len(programme.rows))
-  rows = np.pad(programme.rows, ((0, 0), (0, 1)))
   limits = np.pad(table, ((0, 0), (0, 1)), constant_values=-1.0)
   room = np.array(
     [(b - c.constant) / _scale(b) for b, c in zip(bounds, costs, strict=True)]
@@ -223,8 +244,7 @@ def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
   solved = milp(
     excess,
     constraints=[
-      LinearConstraint(rows, ones, ones),
-      *_uncut(np.pad(programme.cuts, ((0, 0), (0, 1)))),
+      *programme.constraints(over=1),
       LinearConstraint(limits, -np.inf, room),
     ],
     integrality=np.r_[np.ones(size), 0.0],

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.layers.blocks import Block
+from nasjax.layers.mixed import output_shape
+from nasjax.spaces import edge_variables
 from nasjax.spaces.plan import Plan
 from nasjax.spaces.space import Architecture
 from nasjax.spaces.supernet import pick
@@ -21,14 +23,14 @@ class Network(nn.Module):
 
   Attributes:
     space: the space it comes from.
-    choices: the chosen candidate of each edge.
+    choices: by group, the chosen candidate of each edge.
     drop_path: in training an edge that computes something is left out for an
       image with this probability, and scaled by 1 / (1 - drop_path) otherwise
       (needs an rng of that name); may be traced, 0.0 for none.
   """
 
   space: Any
-  choices: tuple[int, ...]
+  choices: Mapping[str, tuple[int, ...]]
   drop_path: Any = 0.0
 
   @nn.compact
@@ -37,8 +39,6 @@ class Network(nn.Module):
     plan = self.space.plan
 
     def run(block, name, x):
-      if block is None:
-        return jnp.zeros_like(x)
       if not block.workloads:
         return x
       return Block(block.workloads, block.saved, block.affine, name=name)(
@@ -47,18 +47,19 @@ class Network(nn.Module):
 
     def stage(number, x):
       part, rows = plan.stages[number], plan.rows(number)
+      chosen = self.choices[plan.group_of(number)]
       for r in range(part.repeats):
         cell = f"stage_{number}_cell_{r}"
 
         def edge(e, x, part=part, cell=cell, row=rows[r]):
-          block = list(part.edges[e].values())[self.choices[row[e]]]
+          block = list(part.edges[e].values())[chosen[row[e]]]
+          if block is None:
+            return jnp.zeros(output_shape(part.edges[e], x.shape), x.dtype)
           y = run(block, f"{cell}_edge_{e}", x)
-          if train and block is not None and block.workloads:
-            y = self._drop(y)
-          return y
+          return self._drop(y) if train and block.workloads else y
 
-        def link(name, x, part=part, cell=cell):
-          return run(part.links[name], f"{cell}_{name}", x)
+        def link(name, x, part=part, cell=cell, r=r):
+          return run(part.link(r, name), part.link_name(cell, r, name), x)
 
         x = plan.cell(x, edge, link)
       return x
@@ -82,7 +83,6 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
   The supernet's cells normalise without scale and shift; the decided network
   starts with scale 1 and shift 0, so that both give the same outputs.
   """
-  choices = architecture.choices[plan.group]
   found: dict[str, dict] = {"params": {}, "batch_stats": {}}
 
   def put(name, block, own):
@@ -102,17 +102,20 @@ def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:
   for name, block in plan.fixed.items():
     put(name, block, pick(variables, name))
   for s, stage in enumerate(plan.stages):
-    rows = plan.rows(s)
+    rows, choices = plan.rows(s), architecture.choices[plan.group_of(s)]
     for r in range(stage.repeats):
       own = jax.tree.map(lambda v, r=r: v[r], pick(variables, f"stage_{s}"))
       cell = f"stage_{s}_cell_{r}"
       for e, edge in enumerate(stage.edges):
         name, block = list(edge.items())[choices[rows[r, e]]]
+        edges = edge_variables.of_edge(stage, own, e)
         put(
           f"{cell}_edge_{e}",
           block,
-          {c: own[c][f"edge_{e}"][name] for c in found},
+          {c: edges[c][name] for c in found},
         )
-      for name, block in stage.links.items():
-        put(f"{cell}_{name}", block, pick(own, name))
+      for name in stage.links:
+        called = stage.link_name(cell, r, name)
+        inherited = pick(variables, called) if stage.uneven else pick(own, name)
+        put(called, stage.link(r, name), inherited)
   return found

@@ -7,7 +7,7 @@ A space describes its networks once; from its plan come the supernet
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,65 @@ from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import Candidates
 from nasjax.types import Array
 
+# Sets of edges, and how many of each are not `none`.
+Kept = tuple[tuple[tuple[int, ...], int], ...]
+
+
+class Uneven(NamedTuple):
+  """Links that differ between the cells of a stage.
+
+  The supernet runs them as the stage's `links`, which all cells have alike, so
+  that cells can be scanned; networks have each cell's own. Like the edges they
+  go without trained scale and shift in the supernet.
+
+  Attributes:
+    first: the number of the stage's first cell in the network.
+    links: each cell's own blocks.
+    enter: the stage's input -> the same as the even links read it.
+    even: (own block, even block, own variables) -> the even link's variables.
+    stats: (own block, even link's batch statistics) -> own ones.
+  """
+
+  first: int
+  links: tuple[Mapping[str, Block], ...]
+  enter: Callable[[Any], Any]
+  even: Callable[[Block, Block, Mapping], Mapping]
+  stats: Callable[[Block, Mapping], Mapping]
+
+  def name(self, repeat: int, link: str) -> str:
+    """What the variables of a cell's own link are called."""
+    return f"{link}_{self.first + repeat}"
+
 
 class Stage(NamedTuple):
-  """`repeats` equal cells on one shape."""
+  """`repeats` cells with equal edges on one shape.
+
+  Attributes:
+    repeats: how many.
+    edges: the candidates of each edge of a cell.
+    links: fixed blocks of each cell.
+    joins: additions, concatenations of each cell.
+    group: the choice group of its edges; "": the plan's.
+    sources: the node that each edge reads; edges of one node have the same
+      candidates, and share what can be computed once. (): not known.
+    uneven: where links differ between cells.
+  """
 
   repeats: int
-  edges: tuple[Candidates, ...]  # the candidates of each edge of a cell
-  links: Mapping[str, Block]  # fixed blocks of each cell
-  joins: tuple[Workload, ...]  # additions, concatenations of each cell
+  edges: tuple[Candidates, ...]
+  links: Mapping[str, Block]
+  joins: tuple[Workload, ...]
+  group: str = ""
+  sources: tuple[int, ...] = ()
+  uneven: Uneven | None = None
+
+  def link(self, repeat: int, name: str) -> Block:
+    """A cell's link as networks have it."""
+    return self.uneven.links[repeat][name] if self.uneven else self.links[name]
+
+  def link_name(self, cell: str, repeat: int, name: str) -> str:
+    """What a network calls a cell's link."""
+    return self.uneven.name(repeat, name) if self.uneven else f"{cell}_{name}"
 
 
 class Plan(NamedTuple):
@@ -35,22 +86,25 @@ class Plan(NamedTuple):
     stages: the stages.
     trunk: (images, fixed, stage) -> logits, with fixed(name, x) and
       stage(number, x) running the parts.
-    cell: (x, edge, link) -> x, with edge(number, x) and link(name, x).
-    group: the choice group's name.
-    place: (stage, repeat, edge) -> the edge's row in the group; may be the
+    cell: (x, edge, link) -> x, with edge(number, x) and link(name, x); x may
+      be several arrays. Where cells repeat, x keeps its shapes.
+    group: the name of the choice group of stages that name none.
+    place: (stage, repeat, edge) -> the edge's row in its group; may be the
       same for several where cells share their choices.
+    kept: by group, sets of rows of which a fixed number is not `none`.
   """
 
   fixed: Mapping[str, Block]
   joins: tuple[Workload, ...]
   stages: tuple[Stage, ...]
   trunk: Callable[..., Array]
-  cell: Callable[..., Array]
+  cell: Callable[..., Any]
   group: str
   place: Callable[[int, int, int], int]
+  kept: Mapping[str, Kept] = {}
 
   def rows(self, stage: int) -> np.ndarray:
-    """i32[repeats, edges]: where a stage's choices stand in the group."""
+    """i32[repeats, edges]: where a stage's choices stand in their group."""
     s = self.stages[stage]
     return np.array(
       [
@@ -60,10 +114,18 @@ class Plan(NamedTuple):
       np.int32,
     )
 
+  def group_of(self, stage: int) -> str:
+    """The choice group of a stage's edges."""
+    return self.stages[stage].group or self.group
+
   @property
-  def size(self) -> int:
-    """How many choices the group has."""
-    return 1 + max(int(self.rows(s).max()) for s in range(len(self.stages)))
+  def sizes(self) -> dict[str, int]:
+    """How many choices each group has."""
+    found: dict[str, int] = {}
+    for s in range(len(self.stages)):
+      group = self.group_of(s)
+      found[group] = max(found.get(group, 0), 1 + int(self.rows(s).max()))
+    return found
 
 
 def workloads(plan: Plan) -> SpaceWorkloads:
@@ -71,32 +133,40 @@ def workloads(plan: Plan) -> SpaceWorkloads:
   fixed = [*plan.joins]
   for block in plan.fixed.values():
     fixed += block.workloads
-  cells: list[list[list[Workload]]] = [[] for _ in range(plan.size)]
-  joins: list[list[list[Workload]]] = [[] for _ in range(plan.size)]
+  cells: dict[str, list[list[list[Workload]]]] = {
+    group: [[] for _ in range(size)] for group, size in plan.sizes.items()
+  }
+  joins: dict[str, list[list[list[Workload]]]] = {
+    group: [[] for _ in range(size)] for group, size in plan.sizes.items()
+  }
   for s, stage in enumerate(plan.stages):
-    for row in plan.rows(s):
+    group = plan.group_of(s)
+    for r, row in enumerate(plan.rows(s)):
       fixed += stage.joins
-      for block in stage.links.values():
-        fixed += block.workloads
+      for name in stage.links:
+        fixed += stage.link(r, name).workloads
+      adds = [w for w in stage.joins if w.kind == "add"]
       for e, edge in zip(row, stage.edges, strict=True):
-        if not cells[e]:
-          cells[e] = [[] for _ in edge]
-          joins[e] = [[] for _ in edge]
-        adds = [w for w in stage.joins if w.kind == "add"]
+        if not cells[group][e]:
+          cells[group][e] = [[] for _ in edge]
+          joins[group][e] = [[] for _ in edge]
         for k, block in enumerate(edge.values()):
-          cells[e][k] += () if block is None else block.workloads
-          joins[e][k] += [
+          cells[group][e][k] += () if block is None else block.workloads
+          if block is None and group in plan.kept:
+            continue  # so many are `none` in every network: nothing is added
+          joins[group][e][k] += [
             # A cell has fewer additions than edges into them, of one shape.
             work._replace(after=_last_kind(block))
             for work in adds[:1]
           ]
 
-  def frozen(rows):
-    return tuple(tuple(tuple(c) for c in row) for row in rows)
+  def frozen(groups):
+    return {
+      group: tuple(tuple(tuple(c) for c in row) for row in rows)
+      for group, rows in groups.items()
+    }
 
-  return SpaceWorkloads(
-    tuple(fixed), {plan.group: frozen(cells)}, {plan.group: frozen(joins)}
-  )
+  return SpaceWorkloads(tuple(fixed), frozen(cells), frozen(joins))
 
 
 def _last_kind(block: Block | None) -> str:

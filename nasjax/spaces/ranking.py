@@ -7,12 +7,14 @@ every limit is the answer, exactly. The visit ends after a stated number.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from nasjax.errors import InputError
+from nasjax.spaces.space import kept_of, log_weights
 from nasjax.types import Metric, Weights
 
 __all__ = ["decide", "descending"]
@@ -80,18 +82,13 @@ def decide(
     InputError: none of those visited keeps the limits; says how near they
       come and whether all were visited.
   """
-  names, rows = [], []
-  for name, group in space.groups.items():
-    mask = np.asarray(space.masks[name])
-    weight = np.maximum(np.asarray(weights[name], np.float64), smallest)
-    for edge in range(group.edges):
-      names.append((name, edge))
-      rows.append(np.where(mask[edge], np.log(weight[edge]), -np.inf))
+  parts = _parts(space, log_weights(space, weights, smallest))
   nearest, visits = None, 0
-  for chosen in descending(rows):
+  for chosen in descending([scores for _, scores in parts]):
     choices = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
-    for (name, edge), k in zip(names, chosen, strict=True):
-      choices[name][edge] = k
+    for (ways, _), way in zip(parts, chosen, strict=True):
+      for name, edge, k in ways[way]:
+        choices[name][edge] = k
     if not _connected(space, choices):
       continue
     found = make(space, choices)
@@ -119,6 +116,35 @@ def decide(
     else f"none of the {MAX_VISITS} most probable architectures keeps it",
     f"the nearest found is {shown}",
   )
+
+
+def _parts(space, logs):
+  """What is decided on its own: (ways to decide it, their scores f64[N]).
+
+  That is an edge, or a set of edges of which a fixed number is kept. A way
+  is a list of (group, edge, candidate).
+  """
+  parts = []
+  for name, group in space.groups.items():
+    mask = np.asarray(space.masks[name])
+    score = np.where(mask, logs[name], -np.inf)
+    sets = kept_of(space).get(name, ())
+    alone = set(range(group.edges)).difference(*(e for e, _ in sets))
+    for edge in sorted(alone):
+      ways = [[(name, edge, k)] for k in range(len(mask[0]))]
+      parts.append((ways, score[edge]))
+    for edges, count in sets:
+      none = group.candidates.index("none")
+      real = [k for k in range(len(group.candidates)) if k != none]
+      ways, scores = [], []
+      for kept in itertools.combinations(edges, count):
+        left = [(name, e, none) for e in edges if e not in kept]
+        for chosen in itertools.product(real, repeat=count):
+          pairs = list(zip(kept, chosen, strict=True))
+          ways.append([*left, *((name, e, k) for e, k in pairs)])
+          scores.append(sum(score[e, k] for e, k in pairs))
+      parts.append((ways, np.array(scores)))
+  return parts
 
 
 def _connected(space, choices) -> bool:

@@ -86,6 +86,13 @@ class Space(Protocol):
   def cuts(self) -> Mapping[str, tuple[tuple[int, ...], ...]]:
     """Sets of edges that may not all be `none`, by group; mostly empty."""
 
+  @property
+  def kept(self) -> Mapping[str, tuple[tuple[tuple[int, ...], int], ...]]:
+    """Sets of edges of which a fixed number is not `none`, by group.
+
+    A space without such sets need not have it.
+    """
+
   def init(self, key: Key) -> dict:
     """Variables of the supernet: {"params", "batch_stats"}."""
 
@@ -155,13 +162,44 @@ def architecture(space: Space, choices: Mapping[str, Any]) -> Architecture:
   return Architecture(space, decided)
 
 
+def kept_of(space: Any) -> Mapping[str, tuple]:
+  """A space's `kept`; {} where it has none."""
+  return getattr(space, "kept", {})
+
+
+def log_weights(
+  space: Any, weights: Weights, smallest: float
+) -> dict[str, np.ndarray]:
+  """Log weights f64[E, K] a group; 0 for `none` on edges of kept sets."""
+  found = {
+    n: np.log(np.maximum(np.asarray(weights[n], np.float64), smallest))
+    for n in space.groups
+  }
+  for name, sets in kept_of(space).items():
+    none = space.groups[name].candidates.index("none")
+    for edges, _ in sets:
+      found[name][list(edges), none] = 0.0
+  return found
+
+
 def check_connected(architecture: Architecture) -> None:
   """Refuses a network whose output does not depend on its input.
 
   Raises:
-    InputError: `none` was chosen all across one of the space's cuts.
+    InputError: `none` was chosen all across one of the space's cuts, or more
+      or fewer edges of a set are kept than the space wants.
   """
   space = architecture.space
+  for group, sets in kept_of(space).items():
+    names = architecture.names()[group]
+    for edges, count in sets:
+      found = sum(names[edge] != "none" for edge in edges)
+      if found != count:
+        raise InputError(
+          f"choices.{group}",
+          f"{found} of choices {', '.join(map(str, edges))} are not none,"
+          f" {count} are needed",
+        )
   for group, cuts in space.cuts.items():
     names = architecture.names()[group]
     for cut in cuts:
@@ -182,7 +220,17 @@ def random_choices(
   for name, group in space.groups.items():
     mask = np.asarray(space.masks[name])
     scores = rng.random((count, group.edges, len(group.candidates)))
-    drawn[name] = np.where(mask, scores, -1.0).argmax(-1).astype(np.int32)
+    scores = np.where(mask, scores, -1.0)
+    for edges, kept in kept_of(space).get(name, ()):
+      none = group.candidates.index("none")
+      own = scores[:, edges]
+      own[..., none] = -1.0
+      # The edges whose best candidate scores highest are kept: any, alike.
+      order = own.max(-1).argsort(-1)
+      leave = order[:, : len(edges) - kept]
+      np.put_along_axis(own[..., none], leave, 2.0, -1)
+      scores[:, edges] = own
+    drawn[name] = scores.argmax(-1).astype(np.int32)
   return drawn
 
 
@@ -191,6 +239,8 @@ class AdditiveCosts(NamedTuple):
 
   constant: float
   tables: dict[str, np.ndarray]  # f64[E, K]
+  # By group: which candidate is `none`, and the space's kept sets.
+  kept: Mapping[str, tuple[int, tuple]] = {}
 
   def of(self, choices: Choices) -> np.ndarray:
     """Values f64[...] of choices i32[..., E]."""
@@ -205,8 +255,18 @@ class AdditiveCosts(NamedTuple):
     low = high = self.constant
     for name, table in self.tables.items():
       mask = np.asarray(masks[name])
-      low += np.where(mask, table, np.inf).min(-1).sum()
-      high += np.where(mask, table, -np.inf).max(-1).sum()
+      least = np.where(mask, table, np.inf)
+      most = np.where(mask, table, -np.inf)
+      none, sets = self.kept.get(name, (0, ()))
+      for edges, count in sets:
+        rows = list(edges)
+        base = table[rows, none]
+        down, up = (np.delete(t[rows], none, -1) for t in (least, most))
+        low += base.sum() + np.sort(down.min(-1) - base)[:count].sum()
+        high += base.sum() + np.sort(up.max(-1) - base)[-count:].sum()
+      alone = np.delete(np.arange(len(mask)), sum((e for e, _ in sets), ()))
+      low += least[alone].min(-1).sum()
+      high += most[alone].max(-1).sum()
     return float(low), float(high)
 
 
@@ -235,7 +295,11 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
       changed = Architecture(space, {**base, name: row})
       table[edge, k] = float(metric.exact(changed)) - start
     tables[name] = table
-  costs = AdditiveCosts(start, tables)
+  kept = {
+    n: (space.groups[n].candidates.index("none"), sets)
+    for n, sets in kept_of(space).items()
+  }
+  costs = AdditiveCosts(start, tables, kept)
   drawn = random_choices(space, np.random.default_rng(0), 8)
   for i in range(8):
     choices = {n: rows[i] for n, rows in drawn.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.spaces import network, supernet
 from nasjax.spaces.decision import decide
-from nasjax.spaces.plan import Plan, workloads
+from nasjax.spaces.plan import Kept, Plan, workloads
 from nasjax.spaces.space import Architecture, Limit
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
@@ -27,7 +27,8 @@ class StagedSpace:
     name: as the command line spells it.
     arguments: of its constructor, to make it again.
     plan: how its networks are put together.
-    skip_names: candidates that compute nothing, `none` and skips.
+    skip_names: candidates that compute nothing where they can, `none` and
+      skips.
     remat: rematerialisation, see `supernet.apply`.
     cut_edges: sets of edges that, all `none`, leave the output without input.
     node_pairs: nodes (from, to) of each edge, where edges may be `none`.
@@ -45,9 +46,13 @@ class StagedSpace:
 
   @property
   def groups(self) -> dict[str, Group]:
-    """The plan's one choice group."""
-    candidates = tuple(self.plan.stages[0].edges[0])
-    return {self.plan.group: Group(self.plan.size, candidates)}
+    """The plan's choice groups."""
+    plan = self.plan
+    candidates = {
+      plan.group_of(s): tuple(stage.edges[0])
+      for s, stage in enumerate(plan.stages)
+    }
+    return {n: Group(size, candidates[n]) for n, size in plan.sizes.items()}
 
   @property
   def masks(self) -> Masks:
@@ -62,15 +67,29 @@ class StagedSpace:
   @property
   def skips(self) -> dict[str, np.ndarray]:
     """bool[E, K]: which candidates compute nothing."""
+    works = self.workloads().groups
     return {
-      n: np.tile([c in self.skip_names for c in g.candidates], (g.edges, 1))
-      for n, g in self.groups.items()
+      n: np.array(
+        [
+          [
+            name in self.skip_names and not cell
+            for name, cell in zip(group.candidates, row, strict=True)
+          ]
+          for row in works[n]
+        ]
+      )
+      for n, group in self.groups.items()
     }
 
   @property
   def cuts(self) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Sets of edges of the group that may not all be `none`."""
-    return {self.plan.group: self.cut_edges}
+    return {self.plan.group: self.cut_edges} if self.cut_edges else {}
+
+  @property
+  def kept(self) -> Mapping[str, Kept]:
+    """Sets of edges of which a fixed number is not `none`, by group."""
+    return self.plan.kept
 
   @property
   def ends(self) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -91,8 +110,10 @@ class StagedSpace:
 
   def build(self, architecture: Architecture) -> network.Network:
     """The decided network as a flax module, called with (images, train)."""
-    choices = architecture.choices[self.plan.group]
-    return network.Network(self, tuple(int(k) for k in choices))
+    choices = {
+      n: tuple(int(k) for k in row) for n, row in architecture.choices.items()
+    }
+    return network.Network(self, choices)
 
   def extract(self, variables: Mapping, architecture: Architecture) -> dict:
     """The supernet's weights as variables of `build(architecture)`."""

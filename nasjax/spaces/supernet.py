@@ -11,8 +11,9 @@ import numpy as np
 from jax import lax
 
 from nasjax.layers.blocks import Block
-from nasjax.layers.mixed import mixed, run_block
-from nasjax.spaces.plan import Plan
+from nasjax.layers.mixed import mixed, run_block, shared
+from nasjax.spaces import edge_variables
+from nasjax.spaces.plan import Plan, Stage
 from nasjax.types import Array, Key, Sampled
 
 
@@ -49,15 +50,16 @@ def init(plan: Plan, key: Key) -> dict:
     )
 
   for s, stage in enumerate(plan.stages):
-    parts: dict[str, Any] = {
-      f"edge_{e}": {
-        name: stacked(_without_affine(block), stage.repeats)
-        for name, block in edge.items()
-      }
-      for e, edge in enumerate(stage.edges)
-    }
+    parts = edge_variables.shapes(
+      stage, lambda block: _shapes(_without_affine(block))
+    )
     for name, block in stage.links.items():
-      parts[name] = stacked(block, stage.repeats)
+      if stage.uneven is None:
+        parts[name] = stacked(block, stage.repeats)
+        continue
+      for r in range(stage.repeats):
+        own = _without_affine(stage.link(r, name))
+        trees[stage.uneven.name(r, name)] = _shapes(own)
     trees[f"stage_{s}"] = parts
   shapes = _transpose(trees)
   leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
@@ -69,8 +71,8 @@ def init(plan: Plan, key: Key) -> dict:
   def value(path, shape, draw):
     name = _name(path)
     if name == "kernel":
-      stack = 1 if path[1].key.startswith("stage_") else 0
-      fan_in = int(np.prod(shape.shape[stack:-1]))
+      own = 2 if path[-2].key.startswith("linear") else 4  # without stacks
+      fan_in = int(np.prod(shape.shape[-own:-1]))
       return draw.reshape(shape.shape) * (2.0 / fan_in) ** 0.5
     fill = 1.0 if name in ("scale", "var") else 0.0
     return jnp.full(shape.shape, fill, shape.dtype)
@@ -113,7 +115,7 @@ def apply(
   Args:
     plan: the space's plan.
     variables: as `init` makes them.
-    sampled: weights f32[E, K] and paths of the plan's group.
+    sampled: weights f32[E, K] and paths of the plan's groups.
     images: f32[B, H, W, C].
     train: use and update batch statistics.
     remat: gradients compute each cell anew instead of keeping its values;
@@ -122,8 +124,6 @@ def apply(
   Returns:
     (logits f32[B, classes], new batch statistics).
   """
-  weights = sampled.weights[plan.group]
-  paths = None if sampled.paths is None else sampled.paths[plan.group]
   stats = dict(variables["batch_stats"])
 
   def fixed(name, x):
@@ -134,44 +134,150 @@ def apply(
 
   def stage(number, x):
     name, part = f"stage_{number}", plan.stages[number]
-    rows = plan.rows(number)
-    edges = [
-      {c: _without_affine(b) for c, b in edge.items()} for edge in part.edges
-    ]
-
-    def body(x, cell):
-      own, cell_weights, cell_paths = cell
-      new = dict(own["batch_stats"])
-
-      def edge(e, x):
-        y, new[f"edge_{e}"] = mixed(
-          edges[e],
-          pick(own, f"edge_{e}"),
-          x,
-          cell_weights[e],
-          None if cell_paths is None else cell_paths[e],
-          train,
-        )
-        return y
-
-      def link(name, x):
-        y, new[name] = run_block(part.links[name], pick(own, name), x, train)
-        return y
-
-      return plan.cell(x, edge, link), new
-
-    cells = (
-      pick(variables, name),
-      weights[rows],
-      None if paths is None else paths[rows],
-    )
+    group, rows = plan.group_of(number), plan.rows(number)
+    blocks, links, entries = _links(part, name, variables)
+    body = _cell(plan, part, blocks, train)
+    paths = None if sampled.paths is None else sampled.paths[group][rows]
+    weights = sampled.weights[group][rows]
+    cells = (pick(variables, name), weights, paths, links)
     # Cells in a loop would write what their gradients need to memory and read
     # it back; computing it anew is faster (edge, softmax: 0.93 against 1.22 s)
     # and takes a quarter of the memory. Sampled paths recompute already.
     if remat or (remat is None and part.repeats > 1 and paths is None):
       body = jax.checkpoint(body, prevent_cse=False)
-    x, stats[name] = lax.scan(body, x, cells)
+    if part.repeats == 1:  # x may change its shapes
+      x, new = body(x, jax.tree.map(lambda v: v[0], cells))
+      new = jax.tree.map(lambda v: v[None], new)
+    else:
+      x = part.uneven.enter(x) if part.uneven else x
+      x, new = lax.scan(body, x, cells)
+    stats.update(entries(*new))
     return x
 
   logits = plan.trunk(images, fixed, stage)
   return logits, stats
+
+
+def _cell(plan: Plan, part: Stage, links: Mapping[str, Block], train: bool):
+  """One cell, as the body of a scan over a stage's.
+
+  Args:
+    plan: the space's plan.
+    part: the stage.
+    links: the blocks of its links.
+    train: use and update batch statistics.
+
+  Returns:
+    (x, (variables, weights f32[E, K], paths i32[E, P] or None, variables of
+    links)) -> (x, new batch statistics of both).
+  """
+  edges = [
+    {c: _without_affine(b) for c, b in edge.items()} for edge in part.edges
+  ]
+
+  def body(x, cell):
+    own, weights, paths, own_links = cell
+    read = _by_node if part.sources else _each
+    edge, statistics = read(part, edges, own, weights, paths, train)
+    new_links = {}
+
+    def link(name, x):
+      y, new_links[name] = run_block(links[name], own_links[name], x, train)
+      return y
+
+    x = plan.cell(x, edge, link)
+    return x, ({**own["batch_stats"], **statistics()}, new_links)
+
+  return body
+
+
+def _each(part, edges, own, weights, paths, train):
+  """(edge(e, x), the batch statistics after all): each edge on its own."""
+  new = {}
+
+  def edge(e, x):
+    y, new[f"edge_{e}"] = mixed(
+      edges[e],
+      pick(own, f"edge_{e}"),
+      x,
+      weights[e],
+      None if paths is None else paths[e],
+      train,
+    )
+    return y
+
+  return edge, lambda: new
+
+
+def _by_node(part, edges, own, weights, paths, train):
+  """The same, all edges that read one node at once."""
+  pieces = edge_variables.of_nodes(part, own)
+  readers = {
+    s: [e for e, n in enumerate(part.sources) if n == s] for s in pieces
+  }
+  done: dict[int, list[Array]] = {}
+  new: dict[int, Any] = {}
+
+  def run(s, x):
+    rows = np.array(readers[s])
+    candidates = edges[rows[0]]
+    if paths is None and train:
+      return shared(candidates, pieces[s], x, weights[rows])
+    outputs, stats = [], []
+    for i, e in enumerate(rows):
+      mine = jax.tree.map(lambda v, i=i: v[i], pieces[s])
+      path = None if paths is None else paths[e]
+      y, found = mixed(candidates, mine, x, weights[e], path, train)
+      outputs.append(y)
+      stats.append(found)
+    return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stats)
+
+  def edge(e, x):
+    s = part.sources[e]
+    if s not in done:
+      done[s], new[s] = run(s, x)
+    return done[s][readers[s].index(e)]
+
+  return edge, lambda: edge_variables.join_nodes(part, new)
+
+
+def _links(part: Stage, name: str, variables: Mapping):
+  """The links of a stage's cells, as a scan runs them.
+
+  Args:
+    part: the stage.
+    name: of its variables.
+    variables: of the supernet.
+
+  Returns:
+    (their blocks, their variables stacked over the cells, a function from the
+    stage's new batch statistics, of edges and of links, to entries of all).
+  """
+  uneven = part.uneven
+  if uneven is None:
+    own = pick(variables, name)
+    links = {n: pick(own, n) for n in part.links}
+    return part.links, links, lambda new, of_links: {name: {**new, **of_links}}
+  alone = part.repeats == 1
+  blocks, links = {}, {}
+  for n, block in part.links.items():
+    own = [_without_affine(part.link(r, n)) for r in range(part.repeats)]
+    blocks[n] = own[0] if alone else _without_affine(block)
+    trees = [pick(variables, uneven.name(r, n)) for r in range(part.repeats)]
+    if not alone:
+      trees = [
+        uneven.even(b, blocks[n], v) for b, v in zip(own, trees, strict=True)
+      ]
+    links[n] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+  def entries(new, of_links):
+    found = {name: new}
+    for n, stacked in of_links.items():
+      for r in range(part.repeats):
+        own = jax.tree.map(lambda v, r=r: v[r], stacked)
+        if not alone:
+          own = uneven.stats(part.link(r, n), own)
+        found[uneven.name(r, n)] = own
+    return found
+
+  return blocks, links, entries

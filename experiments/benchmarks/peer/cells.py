@@ -175,6 +175,17 @@ class _DartsCell(nn.Module):
       for i in range(2 + j)
     )
 
+  def place(self, edge, kind):
+    """Where nasjax has an edge's parameters: those of one node together.
+
+    Only the skips from the cell's inputs have any, in reduction cells.
+    """
+    sources = [i for j in range(self.nodes) for i in range(2 + j)]
+    edges = sorted(range(len(sources)), key=lambda e: (sources[e], e))
+    if kind is FactorizedReduce:
+      edges = [e for e in edges if sources[e] < 2]
+    return edges.index(edge)
+
   def forward(self, before, last, weights, indices):
     states, e = [self.pre0(before), self.pre1(last)], 0
     weights = weights[self.group]
@@ -224,11 +235,18 @@ class Darts(nn.Module):
     """(name, repeat, module) of each block, see `load`."""
     yield "stem", None, self.stem
     yield "head", None, self.head
+    stage, repeat = 0, 0  # nasjax stacks the cells between reductions
     for number, cell in enumerate(self.cells):
+      pair = {cell.group, self.cells[number - 1].group}
+      if number and "reduce" in pair:
+        stage, repeat = stage + 1, 0
       yield f"pre0_{number}", None, cell.pre0
       yield f"pre1_{number}", None, cell.pre1
       for e, edge in enumerate(cell.edges):
-        yield from edge.blocks(f"stage_{number}/edge_{e}", 0)
+        for name, of, module in edge.blocks(f"stage_{stage}/edges", repeat):
+          if any(True for _ in module.parameters()):
+            yield name, (of, cell.place(e, type(module))), module
+      repeat += 1
 
 
 def _edge_node(c, expansion, conv_groups):

@@ -1,0 +1,247 @@
+"""Blocks of several edges at once: kernels and maps have an axis for the edges.
+
+Where edges read one node their blocks begin with the same map and differ in
+their parameters alone. Depthwise and pointwise convolutions, and what stands
+between them, run here for all of those edges in one operation each: [E, B, H,
+W, C], with kernels [E, ...]. A `vmap` of the blocks gives the same numbers from
+four times as many operations, of which XLA's CPU back end compiles each.
+
+The derivatives of the depthwise convolution are again those of a trilinear
+form, see `convolution.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nasjax.hardware.workload import Workload
+from nasjax.layers import blocks, convolution, normalization
+from nasjax.layers.barrier import computed_once
+from nasjax.layers.windows import Windows, convolution_windows, pad, taps
+from nasjax.types import Array
+
+__all__ = ["can_run", "run", "scaled_norm", "split"]
+
+_BEFORE = ("subsample",)  # only on the map that all edges read
+
+
+class _Plan(NamedTuple):
+  """All that is static about one depthwise convolution; hashable."""
+
+  windows: Windows
+  shared: bool  # all edges read one map
+
+
+def _flat(function, x: Array, *arguments):
+  """`function` of [B, H, W, C] on [E, B, H, W, C]; it may return a list."""
+  made = function(x.reshape(-1, *x.shape[-3:]), *arguments)
+  lead = x.shape[:-3]
+  if isinstance(made, list):
+    return [v.reshape(*lead, *v.shape[1:]) for v in made]
+  return made.reshape(*lead, *made.shape[1:])
+
+
+def _weighted_taps(x, w, windows: Windows, spacing=(1, 1)) -> Array:
+  """Sums windows of [(E,) B, H, W, C] by w [E, KH, KW, 1, C]."""
+  padded = _flat(pad, x, windows.exact_padding, spacing)
+  views = _flat(taps, computed_once(padded), windows)
+  w = w.reshape(len(w), len(views), 1, 1, 1, -1)
+  return reduce(add, [view * w[:, i] for i, view in enumerate(views)])
+
+
+def _cpu_forward(x, w, plan: _Plan) -> Array:
+  x = x[None] if plan.shared else x
+  return _weighted_taps(x, w, plan.windows)
+
+
+def _cpu_input(g, w, plan: _Plan) -> Array:
+  flipped, windows = jnp.flip(w, (1, 2)), plan.windows
+  x = _weighted_taps(g, flipped, windows.transposed, windows.strides)
+  # Stored before it is summed: XLA makes a slow matrix product of both.
+  return computed_once(x).sum(0) if plan.shared else x
+
+
+def _cpu_kernel(x, g, plan: _Plan) -> Array:
+  windows = plan.windows
+  x = x[None] if plan.shared else x
+  padded = computed_once(_flat(pad, x, windows.exact_padding))
+  products = [view * g for view in _flat(taps, padded, windows)]
+  # One reduction with many operands reads the maps once.
+  sums = lax.reduce(
+    products,
+    [np.zeros((), g.dtype)] * len(products),
+    lambda a, b: [left + right for left, right in zip(a, b, strict=True)],
+    (2, 3),
+  )
+  w = jnp.stack(sums, 1).sum(2)
+  return w.reshape(len(g), *windows.kernel, 1, -1)
+
+
+def _each_native(function, shared: bool):
+  """A native function of one edge for all, summed where the map is shared."""
+
+  def run(a, b, plan: _Plan):
+    one = convolution.Plan(plan.windows, a.shape[-1], 1, None)
+    axes = (None if plan.shared and shared else 0, 0)
+    return jax.vmap(lambda a, b: function(a, b, one), axes)(a, b)
+
+  return run
+
+
+def _native_input(g, w, plan: _Plan):
+  x = _each_native(convolution.native_input, False)(g, w, plan)
+  return x.sum(0) if plan.shared else x
+
+
+def _in_float32(cpu):
+  """Sums in half precision would be inexact."""
+
+  def run(a, b, plan):
+    if a.dtype.itemsize >= 4:
+      return cpu(a, b, plan)
+    wide = cpu(a.astype(jnp.float32), b.astype(jnp.float32), plan)
+    return wide.astype(a.dtype)
+
+  return run
+
+
+_forward, _, _ = convolution.trilinear(
+  (
+    _in_float32(_cpu_forward),
+    _each_native(convolution.native_forward, True),
+  ),
+  (_in_float32(_cpu_input), _native_input),
+  (
+    _in_float32(_cpu_kernel),
+    _each_native(convolution.native_kernel, True),
+  ),
+)
+
+
+def _depthwise(x, w, work: Workload, shared: bool) -> Array:
+  """[(E,) B, H, W, C] and kernels [E, K, K, 1, C] -> [E, B, H', W', C]."""
+  padding = work.dilation * (work.kernel // 2)
+  windows = convolution_windows(
+    x[0] if not shared else x,
+    w[0],
+    (work.stride,) * 2,
+    [(padding, padding)] * 2,
+    (work.dilation,) * 2,
+  )
+  return _forward(x, w, _Plan(windows, shared))
+
+
+def _pointwise(x, w, groups: int, shared: bool) -> Array:
+  """[(E,) B, H, W, C] and kernels [E, 1, 1, C / groups, D]."""
+  form = "bhwc,ecd->ebhwd" if shared else "ebhwc,ecd->ebhwd"
+  parts = zip(
+    jnp.split(x, groups, -1), jnp.split(w[:, 0, 0], groups, -1), strict=True
+  )
+  return jnp.concatenate([jnp.einsum(form, *part) for part in parts], -1)
+
+
+@jax.custom_vjp
+def scaled_norm(x: Array, weights: Array) -> tuple[Array, Array, Array]:
+  """Weights [E] times x [E, B, H, W, C] at mean 0 and variance 1.
+
+  The gradients of both come from the same sums.
+
+  Returns:
+    (the same shape, mean and variance f32[E, 1, 1, 1, C]).
+  """
+  mean, var = jax.vmap(normalization.moments)(x)
+  scale = weights[:, None, None, None, None]
+  return (scale * normalization.apply(x, mean, var)).astype(x.dtype), mean, var
+
+
+def _scaled_norm_forward(x, weights):
+  y, mean, var = scaled_norm(x, weights)
+  return (y, mean, var), (x, weights, mean, var)
+
+
+def _scaled_norm_backward(residuals, cotangents):
+  x, weights, mean, var = residuals
+  g, g_mean, g_var = cotangents
+  axes, count = (1, 2, 3), x[0].size // x.shape[-1]
+  wide, rate = g.astype(mean.dtype), lax.rsqrt(var + normalization.EPSILON)
+  hat = (x - mean) * rate
+  along = jnp.sum(wide * hat, axes, keepdims=True)
+  total = jnp.sum(wide, axes, keepdims=True)
+  scale = weights[:, None, None, None, None] * rate
+  slope = (2 * g_var / rate - scale * along) / count
+  shift = (g_mean - scale * total) / count
+  x_gradient = (wide * scale + hat * slope + shift).astype(x.dtype)
+  return x_gradient, along.sum((1, 2, 3, 4)).astype(weights.dtype)
+
+
+scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
+
+
+@jax.custom_vjp
+def split(x: Array) -> tuple[Array, ...]:
+  """The maps of each edge, [B, H, W, C] each; their cotangents are stored."""
+  return tuple(x[e] for e in range(len(x)))
+
+
+split.defvjp(
+  lambda x: (split(x), None),
+  lambda _, parts: (computed_once(jnp.stack(parts)),),
+)
+
+
+def can_run(block: blocks.Block) -> bool:
+  """Whether `run` knows all of a block that has parameters."""
+  shared = True
+  for work in block.workloads:
+    if work.kind == "depthwise" or work.kind == "convolution":
+      pointwise = work.kernel == 1 and work.stride == 1
+      if work.kind == "convolution" and not pointwise:
+        return False
+      shared = False
+    elif work.kind in _BEFORE:
+      if not shared:
+        return False
+    elif work.kind not in blocks.POINTWISE:
+      return False
+  return not block.affine and not shared
+
+
+def run(
+  block: blocks.Block, params: Mapping, x: Array
+) -> tuple[Array, dict[str, tuple[Array, Array]]]:
+  """A block in training, but for its last normalisation.
+
+  Args:
+    block: that `can_run` knows.
+    params: of its layers, leaves [E, ...].
+    x: f32[B, H, W, C], which all edges read.
+
+  Returns:
+    (f32[E, B, H', W', C'], by normalisation mean and variance [E, 1, 1, 1,
+    C]).
+  """
+  shared, moments = True, {}
+  for i, work in enumerate(block.workloads):
+    if work.kind in blocks.POINTWISE:
+      x = blocks.POINTWISE[work.kind](x)
+    elif work.kind == "subsample":
+      x = blocks.subsample(x)
+    else:
+      w = params[f"convolution_{i}"]["kernel"]
+      if work.kind == "depthwise":
+        x = _depthwise(x, w, work, shared)
+      else:
+        x = _pointwise(x, w, work.groups, shared)
+      shared = False
+    if work.batch_norm and i + 1 < len(block.workloads):
+      x, *found = jax.vmap(normalization.standardize)(x)
+      moments[f"norm_{i}"] = tuple(found)
+  return x, moments
