@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, Primitive
 
-from nasjax.hardware.workload import Workload
+from nasjax.hardware.workload import Workload, output_shape
 from nasjax.layers import barrier
-from nasjax.layers.mixed import output_shape
 
 if TYPE_CHECKING:  # blocks are made of workloads: they import this package
   from nasjax.layers.blocks import Block

@@ -289,3 +289,14 @@ def flops(space) -> Metric:
   return additive_metric(
     "flops", "", space.workloads(), lambda w: w.flops, source="counted"
   )
+
+
+def output_shape(
+  candidates: Mapping[str, Any], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+  """[B, H', W', C'] of an edge's candidates, which all agree, on [B, H, W, C].
+
+  Those without workloads keep the shape; a skip that is one says so.
+  """
+  blocks = [b for b in candidates.values() if b is not None and b.workloads]
+  return (shape[0], *blocks[0].output) if blocks else tuple(shape)

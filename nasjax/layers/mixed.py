@@ -7,27 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.hardware.workload import output_shape
 from nasjax.layers import normalization, stacked
-from nasjax.layers.blocks import Block
 from nasjax.types import Array
 
-Candidates = Mapping[str, Block | None]
+if TYPE_CHECKING:  # blocks import the hardware, which imports this
+  from nasjax.layers.blocks import Block
 
-
-def output_shape(
-  candidates: Candidates, shape: tuple[int, ...]
-) -> tuple[int, ...]:
-  """[B, H', W', C'] of an edge's candidates, which all agree, on [B, H, W, C].
-
-  Those without workloads keep the shape; a skip that is one says so.
-  """
-  blocks = [b for b in candidates.values() if b is not None and b.workloads]
-  return (shape[0], *blocks[0].output) if blocks else tuple(shape)
+Candidates = Mapping[str, "Block | None"]
 
 
 # Equal blocks on equal shapes are traced once, with their derivatives; tracing

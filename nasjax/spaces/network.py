@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nasjax.hardware.workload import output_shape
 from nasjax.layers.blocks import Block
-from nasjax.layers.mixed import output_shape
 from nasjax.spaces import edge_variables
 from nasjax.spaces.plan import Plan
 from nasjax.spaces.space import Architecture
