@@ -158,6 +158,18 @@ class Search(NamedTuple):
   ]  # (state, train batch, validation batch) -> (state, Info)
 
 
+class Evolution(NamedTuple):
+  """A search by points: evaluation may happen outside compiled code."""
+
+  # (key, first points i32[S, G] or None) -> state
+  init: Callable[..., Any]
+  # state -> (points i32[N, G], state)
+  ask: Callable[[Any], tuple[Array, Any]]
+  # (state, points i32[K, G], objectives f32[K, M], violations f32[K] or None)
+  # -> state
+  tell: Callable[..., Any]
+
+
 class LossFn(Protocol):
   """A loss of weights and architecture on one batch."""
 

@@ -1,0 +1,123 @@
+"""Architectures as rows of categorical genes, and back.
+
+A gene is one choice of one edge, among the candidates that exist there: genes
+stand group after group, edge after edge, and count the open candidates only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax.spaces.space import Architecture
+from nasjax.types import Array, Choices, Masks
+
+__all__ = [
+  "architecture",
+  "cardinalities",
+  "from_choices",
+  "mutated",
+  "one_hot",
+  "random",
+  "to_choices",
+]
+
+
+def _rows(masks: Masks) -> list[np.ndarray]:
+  """The open candidates of each edge, one array a gene."""
+  return [
+    np.flatnonzero(row)
+    for mask in masks.values()
+    for row in np.asarray(mask, bool)
+  ]
+
+
+def cardinalities(masks: Masks) -> np.ndarray:
+  """How many values each gene has.
+
+  Args:
+    masks: bool[E, K] a group, as a space has them.
+
+  Returns:
+    i32[G], G the edges of all groups; gene g is 0 .. cardinalities[g] - 1.
+
+  Raises:
+    ValueError: an edge has no candidate.
+  """
+  counts = np.array([len(row) for row in _rows(masks)], np.int32)
+  if not counts.size or counts.min() < 1:
+    raise ValueError("an edge has no candidate, or there is no edge")
+  return counts
+
+
+def to_choices(masks: Masks, genes: Any) -> dict[str, Any]:
+  """Genes i32[..., G] as choices i32[..., E] a group; numpy or traced."""
+  library = np if isinstance(genes, np.ndarray) else jnp
+  columns = [
+    library.asarray(row.astype(np.int32))[genes[..., g]]
+    for g, row in enumerate(_rows(masks))
+  ]
+  found, start = {}, 0
+  for name, mask in masks.items():
+    edges = len(mask)
+    found[name] = library.stack(columns[start : start + edges], axis=-1)
+    start += edges
+  return found
+
+
+def from_choices(masks: Masks, choices: Choices) -> np.ndarray:
+  """Choices i32[..., E] a group as genes i32[..., G].
+
+  Raises:
+    ValueError: a choice that does not exist.
+  """
+  flat = np.concatenate([np.asarray(choices[n]) for n in masks], axis=-1)
+  genes = np.zeros(flat.shape, np.int32)
+  for g, row in enumerate(_rows(masks)):
+    genes[..., g] = np.searchsorted(row, flat[..., g])
+    known = row[np.minimum(genes[..., g], len(row) - 1)]
+    if (known != flat[..., g]).any():
+      raise ValueError(f"gene {g}: a choice does not exist there")
+  return genes
+
+
+def architecture(space: Any, genes: Any) -> Architecture:
+  """The architecture that genes i32[G] name."""
+  choices = to_choices(space.masks, np.asarray(genes))
+  return Architecture(space, choices)
+
+
+def one_hot(genes: Array, counts: np.ndarray) -> Array:
+  """Genes i32[..., G] as f32[..., G, K], K the largest cardinality."""
+  return jax.nn.one_hot(genes, int(np.max(counts)), dtype=jnp.float32)
+
+
+def random(key: jax.Array, counts: np.ndarray, size: int) -> Array:
+  """Uniform genes i32[size, G]."""
+  counts = jnp.asarray(counts, jnp.int32)
+  return jax.random.randint(key, (size, len(counts)), 0, counts[None])
+
+
+def mutated(
+  key: jax.Array, genes: Array, counts: np.ndarray, rate: float
+) -> Array:
+  """Each gene, with probability `rate`, replaced by another value of its own.
+
+  Args:
+    key: consumed.
+    genes: i32[N, G].
+    counts: i32[G], the cardinalities.
+    rate: 0..1.
+
+  Returns:
+    i32[N, G]. Genes of one value stay.
+  """
+  counts = jnp.asarray(counts, jnp.int32)[None]
+  which, step = jax.random.split(key)
+  hit = jax.random.uniform(which, genes.shape) < rate
+  # Any step of 1 .. count - 1 leads to another value.
+  step = jax.random.randint(step, genes.shape, 1, jnp.maximum(counts, 2))
+  return jnp.where(hit, (genes + step) % counts, genes)

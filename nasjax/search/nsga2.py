@@ -1,0 +1,369 @@
+"""NSGA-II (Deb et al., IEEE Trans. Evol. Comp. 2002) on categorical genes.
+
+Pure functions with a pytree state: `ask` says which points to evaluate, `tell`
+takes their objectives. Where an evaluation can be compiled (a table, a
+predictor, a supernet) `evolve` puts all generations into one program; where it
+cannot (a measured device) ask and tell are called from Python.
+
+    random search       random_search(...)
+    NSGA-II             nsga2(...)
+    a warm start        nsga2(...).init(key, points)
+
+Every objective is minimised. Infeasible points come after all feasible ones, by
+their violation (section VI A). No point is evaluated twice: what `ask` gives is
+new to the archive of everything told, as long as it finds anything new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from nasjax.pareto import crowding_distance, non_dominated_sort
+from nasjax.search import archive as archives
+from nasjax.search import genes as genetics
+from nasjax.types import Array, Evolution, Key
+
+__all__ = [
+  "CROSSOVERS",
+  "Front",
+  "State",
+  "evolve",
+  "front",
+  "nsga2",
+  "random_search",
+  "survivors",
+]
+
+CROSSOVERS = ("uniform", "one_point")
+
+
+class State(NamedTuple):
+  """What an evolution carries."""
+
+  key: Key
+  start: Array  # i32[N, G], what is asked first
+  archive: archives.Archive  # all points told
+  # i32[N], the archive's index of each survivor, the best first; A where there
+  # is none yet.
+  population: Array
+
+
+class Front(NamedTuple):
+  """The best points told, on the host."""
+
+  genes: np.ndarray  # i32[F, G]
+  objectives: np.ndarray  # f32[F, M]
+  violations: np.ndarray  # f32[F]
+  feasible: bool  # False: no point told was; these violate least
+
+
+Evaluate = Callable[[Array], tuple[Array, Array]]
+
+
+def survivors(
+  key: Key, objectives: Array, violations: Array, alive: Array
+) -> Array:
+  """The order of survival: by rank, then by crowding, the best first.
+
+  Args:
+    key: decides between equals; consumed.
+    objectives: f32[N, M].
+    violations: f32[N], 0 or less where all constraints hold.
+    alive: bool[N]; the others come last.
+
+  Returns:
+    i32[N], indices.
+  """
+  objectives = jnp.where(alive[:, None], objectives, jnp.inf)
+  violations = jnp.where(alive, violations, jnp.inf)
+  ranks = non_dominated_sort(objectives, violations)
+  crowding = crowding_distance(objectives, ranks)
+  chance = jax.random.bits(key, alive.shape)
+  return jnp.lexsort((chance, -crowding, ranks, ~alive))
+
+
+def _cross_uniform(key, first, second):
+  swap = jax.random.bernoulli(key, shape=first.shape)
+  return jnp.where(swap, second, first), jnp.where(swap, first, second)
+
+
+def _cross_one_point(key, first, second):
+  size, length = first.shape
+  # Cut between two genes: both parents give at least one.
+  cut = jax.random.randint(key, (size, 1), 1, max(length, 2))
+  swap = jnp.arange(length)[None] >= cut
+  return jnp.where(swap, second, first), jnp.where(swap, first, second)
+
+
+def _check(counts, **sizes):
+  counts = np.asarray(counts)
+  if counts.ndim != 1 or not counts.size or counts.min() < 1:
+    raise ValueError(
+      f"cardinalities {counts.shape} must be one number >= 1 a gene"
+    )
+  for name, size in sizes.items():
+    if size < 1:
+      raise ValueError(f"{name} {size} must be at least 1")
+  return counts.astype(np.int32)
+
+
+def _evolution(counts, objectives, population, capacity, spare, repair, breed):
+  """init, ask and tell around `breed`.
+
+  `breed` is (key, survivors i32[N, G], how many they are) -> candidates.
+  """
+  mend = repair or (lambda key, genes: genes)
+  bred = jax.eval_shape(
+    breed,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((population, len(counts)), jnp.int32),
+    jnp.int32(0),
+  )
+  batch = len(bred) + spare
+
+  def fresh(key, archive, candidates):
+    """The first N of the candidates, then of random points, that are new."""
+    draw, fix = jax.random.split(key)
+    others = genetics.random(draw, counts, spare)
+    pool = mend(fix, jnp.concatenate([candidates, others]))
+    new = archives.first_seen(archive, pool, counts)
+    order = jnp.argsort(~new, stable=True)[:population]
+    return pool[order]
+
+  def init(key: Key, points: Array | None = None) -> State:
+    key, draw = jax.random.split(key)
+    archive = archives.empty(counts, objectives, capacity, batch)
+    if points is None:
+      points = jnp.zeros((0, len(counts)), jnp.int32)
+    points = jnp.asarray(points, jnp.int32)
+    chex.assert_shape(points, (None, len(counts)))
+    if len(points) > population:
+      raise ValueError(f"{len(points)} points do not fit into {population}")
+    nobody = jnp.full(population, capacity, jnp.int32)
+    return State(key, fresh(draw, archive, points), archive, nobody)
+
+  def ask(state: State) -> tuple[Array, State]:
+    key, draw, fill = jax.random.split(state.key, 3)
+    alive = (state.population < capacity).sum()
+    candidates = breed(draw, state.archive.genes[state.population], alive)
+    points = fresh(fill, state.archive, candidates)
+    points = jnp.where(state.archive.size == 0, state.start, points)
+    return points, state._replace(key=key)
+
+  def tell(
+    state: State,
+    points: Array,
+    values: Array,
+    violations: Array | None = None,
+  ) -> State:
+    points = jnp.asarray(points, jnp.int32)
+    values = jnp.asarray(values, jnp.float32)
+    if violations is None:
+      violations = jnp.zeros(points.shape[:1], jnp.float32)
+    violations = jnp.asarray(violations, jnp.float32)
+    key, chance = jax.random.split(state.key)
+    archive, index = archives.add(
+      state.archive, points, values, violations, counts
+    )
+    everyone = jnp.concatenate([state.population, index])
+    order = survivors(
+      chance,
+      archive.objectives[everyone],
+      archive.violations[everyone],
+      everyone < capacity,
+    )
+    return State(key, state.start, archive, everyone[order[:population]])
+
+  return Evolution(jax.jit(init), jax.jit(ask), jax.jit(tell))
+
+
+def nsga2(
+  cardinalities: Any,
+  *,
+  objectives: int,
+  population: int = 50,
+  capacity: int = 1500,
+  crossover: str = "uniform",
+  crossover_rate: float = 0.9,
+  mutation_rate: float | None = None,
+  oversampling: int = 4,
+  repair: Callable[[Key, Array], Array] | None = None,
+) -> Evolution:
+  """Makes NSGA-II.
+
+  Args:
+    cardinalities: i32[G], how many values each gene has; of a space see
+      `genes.cardinalities`.
+    objectives: M.
+    population: N, also the points that each `ask` gives.
+    capacity: the most points that are taken; past them `tell` ignores points.
+    crossover: "uniform", or "one_point" where neighbouring genes belong
+      together.
+    crossover_rate: of the pairs, the others are copied.
+    mutation_rate: of each gene; default 1 / G.
+    oversampling: so many times N children are made, of which the first N that
+      are new are asked; where fewer are, random points that are new follow.
+    repair: (key, genes i32[K, G]) -> the genes that are meant, for spaces
+      where not every combination exists; all points but those given to `init`
+      or `tell` go through it.
+
+  Returns:
+    init, ask and tell. `init(key, points)` takes up to N first points i32[S, G]
+    or None. `tell(state, points i32[K, G], values f32[K, M], violations f32[K]
+    or None)` takes any number of points up to those that `ask` looks through,
+    also others than asked; those known already change nothing.
+
+  Raises:
+    ValueError: an argument out of its range.
+  """
+  counts = _check(
+    cardinalities,
+    objectives=objectives,
+    population=population,
+    capacity=capacity,
+    oversampling=oversampling,
+  )
+  if crossover not in CROSSOVERS:
+    raise ValueError(f"crossover {crossover!r} must be one of {CROSSOVERS}")
+  rate = 1.0 / len(counts) if mutation_rate is None else mutation_rate
+  for name, value in (
+    ("crossover_rate", crossover_rate),
+    ("mutation_rate", rate),
+  ):
+    if not 0.0 <= value <= 1.0:
+      raise ValueError(f"{name} {value} must be from 0 to 1")
+  cross = {"uniform": _cross_uniform, "one_point": _cross_one_point}[crossover]
+  pairs = -(-oversampling * population // 2)
+
+  def breed(key, parents, alive):
+    select, choose, mix, mutate = jax.random.split(key, 4)
+    # Survivors stand by rank and crowding: the better of two random ones is
+    # the one with the smaller index.
+    drawn = jax.random.randint(select, (2, 2, pairs), 0, jnp.maximum(alive, 1))
+    first, second = parents[drawn.min(0)]
+    crossed = jnp.stack(cross(mix, first, second))
+    apart = jax.random.uniform(choose, (1, pairs, 1)) >= crossover_rate
+    both = jnp.where(apart, jnp.stack([first, second]), crossed)
+    both = both.swapaxes(0, 1).reshape(2 * pairs, len(counts))
+    return genetics.mutated(mutate, both, counts, rate)
+
+  return _evolution(
+    counts,
+    objectives,
+    population,
+    capacity,
+    oversampling * population,
+    repair,
+    breed,
+  )
+
+
+def random_search(
+  cardinalities: Any,
+  *,
+  objectives: int,
+  population: int = 50,
+  capacity: int = 1500,
+  oversampling: int = 8,
+  repair: Callable[[Key, Array], Array] | None = None,
+) -> Evolution:
+  """Makes random search: uniform points, none twice.
+
+  Args:
+    cardinalities: i32[G], how many values each gene has.
+    objectives: M.
+    population: N, the points that each `ask` gives.
+    capacity: the most points that are taken.
+    oversampling: so many times N points are drawn, of which the first N that
+      are new are asked.
+    repair: see `nsga2`.
+
+  Returns:
+    init, ask and tell as `nsga2` has them.
+
+  Raises:
+    ValueError: an argument out of its range.
+  """
+  counts = _check(
+    cardinalities,
+    objectives=objectives,
+    population=population,
+    capacity=capacity,
+    oversampling=oversampling,
+  )
+
+  def breed(key, parents, alive):
+    del key, alive
+    return parents[:0]
+
+  return _evolution(
+    counts,
+    objectives,
+    population,
+    capacity,
+    oversampling * population,
+    repair,
+    breed,
+  )
+
+
+def evolve(
+  evolution: Evolution, state: Any, evaluate: Evaluate, generations: Any
+) -> Any:
+  """Generations of ask, evaluate and tell as one program; jit or vmap it.
+
+  Args:
+    evolution: of `nsga2` or `random_search`.
+    state: of its init, or of an evolution that goes on.
+    evaluate: genes i32[N, G] -> (objectives f32[N, M], violations f32[N]),
+      traced.
+    generations: how many, may be traced.
+
+  Returns:
+    The state; `evolve(a)` and then `evolve(b)` is `evolve(a + b)`.
+  """
+
+  def generation(_, state):
+    points, state = evolution.ask(state)
+    return evolution.tell(state, points, *evaluate(points))
+
+  return lax.fori_loop(0, generations, generation, state)
+
+
+def front(state: State) -> Front:
+  """The non-dominated feasible points told, or those that violate least.
+
+  Args:
+    state: of an evolution to which at least one point was told.
+
+  Returns:
+    The front by the first objective; of points with equal objectives all.
+    NaN is infinite. Where no point is feasible: all of the least violation.
+
+  Raises:
+    ValueError: no point was told.
+  """
+  size = int(state.archive.size)
+  if not size:
+    raise ValueError("no point was told")
+  found = state.archive
+  genes, objectives, violations = (
+    np.asarray(a)[:size]
+    for a in (found.genes, found.objectives, found.violations)
+  )
+  ranks = np.asarray(non_dominated_sort(objectives, violations))
+  best = np.flatnonzero(ranks == 0)
+  order = best[np.lexsort(objectives[best].T[::-1])]
+  return Front(
+    genes[order],
+    objectives[order],
+    violations[order],
+    bool((violations <= 0).any()),
+  )
