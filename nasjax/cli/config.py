@@ -40,6 +40,12 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
+  strategy: str = option(
+    "differentiable",
+    "how it is searched: differentiable (gradients of relaxed choices), enas"
+    " (a controller learns from rewards)",
+    choices=("differentiable", "enas"),
+  )
   space: str = option("edge", "search space: edge, nasbench201")
   data: str = option(
     "digits",
@@ -60,10 +66,10 @@ class SearchConfig:
     "augmentation of training images: auto (suits the data), none, or a list"
     " of flip, crop, cutout",
   )
-  relaxation: str = option(
-    "proxyless",
-    "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet, or"
-    " path/to/file.py:name",
+  relaxation: str | None = option(
+    None,
+    "differentiable: softmax, gumbel_softmax, gdas, proxyless (default),"
+    " sparsemax, dirichlet, or path/to/file.py:name",
   )
   temperature: float | None = option(
     None,
@@ -74,19 +80,23 @@ class SearchConfig:
   temperature_end: float | None = option(
     None, "of the relaxation at the end, reached linearly", low=0.01, high=1e6
   )
-  hypergradient: str = option(
-    "first_order", "single_level, first_order, unrolled, finite_difference"
+  hypergradient: str | None = option(
+    None,
+    "differentiable: single_level, first_order (default), unrolled,"
+    " finite_difference",
   )
-  objective: tuple[str, ...] = option(
-    ("cross_entropy",),
-    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
+  objective: tuple[str, ...] | None = option(
+    None,
+    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (default),"
+    " error (1 - accuracy; enas, its default), latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
     " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
     " mnasnet_hard (their target is the first limit)",
   )
-  weighting: str = option(
-    "constant",
-    "how objectives share a step: constant, chebyshev, mgda, pcgrad, upgrad,"
+  weighting: str | None = option(
+    None,
+    "differentiable: how objectives share a step: constant (default),"
+    " chebyshev, mgda, pcgrad, upgrad,"
     " exact_pareto (coefficients times objectives become equal),"
     " epsilon_constraint (coefficients bound all but the first)",
   )
@@ -146,8 +156,24 @@ class SearchConfig:
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6
   )
-  arch_learning_rate: float = option(
-    0.02, "of the architecture parameters (Adam)", low=0, high=1e6
+  arch_learning_rate: float | None = option(
+    None,
+    "of the architecture parameters (Adam); default 0.02, of enas's controller"
+    " 0.0035",
+    low=0,
+    high=1e6,
+  )
+  controller_samples: int | None = option(
+    None,
+    "enas: networks that are rewarded in a controller step; default 10",
+    low=1,
+    high=1000,
+  )
+  entropy_weight: float | None = option(
+    None,
+    "enas: reward of a nat of the controller's entropy; default 0.001",
+    low=0,
+    high=1e6,
   )
   device: tuple[str, ...] = option(
     (),
@@ -191,9 +217,10 @@ class SearchConfig:
   interpolate: bool = option(
     False, "device metrics: also between a table's measured shapes"
   )
-  operation_dropout: float = option(
-    0.0,
-    "rate at which skips are dropped while sampling, falling to 0",
+  operation_dropout: float | None = option(
+    None,
+    "differentiable: rate at which skips are dropped while sampling, falling"
+    " to 0; default 0",
     low=0,
     high=1,
   )
@@ -247,12 +274,12 @@ def flag(name: str) -> str:
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:
   """(basic type, optional, repeated) of a field's annotation."""
+  optional = isinstance(hint, types.UnionType)
+  if optional:
+    hint = next(a for a in typing.get_args(hint) if a is not type(None))
   if typing.get_origin(hint) is tuple:
-    return typing.get_args(hint)[0], False, True
-  if isinstance(hint, types.UnionType):
-    basic = next(a for a in typing.get_args(hint) if a is not type(None))
-    return basic, True, False
-  return hint, False, False
+    return typing.get_args(hint)[0], optional, True
+  return hint, optional, False
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:

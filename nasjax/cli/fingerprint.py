@@ -66,7 +66,7 @@ def of(problem: Any) -> dict[str, Any]:
     fixed[f"table {name}"] = _sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = _sha256(*(array for images in sets for array in images))
-  if ":" in config.relaxation:
+  if ":" in (config.relaxation or ""):
     path = config.relaxation.rpartition(":")[0]
     fixed[f"part {path}"] = _sha256(read_bytes(path))
   environment = run_folder.environment()

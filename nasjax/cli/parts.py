@@ -30,7 +30,8 @@ from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.types import Metric, Objective, Relaxation
 
 COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
-_WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
+# Weightings that take coefficients of 0; None: one reward.
+_WITH_ZERO = ("constant", "chebyshev", None)
 _FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
@@ -174,8 +175,6 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
       start, start if end is None else end, max(steps, 1)
     )
     made = constructor(temperature=schedule)
-  if config.operation_dropout > 1:
-    raise InputError("--operation-dropout", "is a rate, at most 1")
   if config.operation_dropout:
     rate = optax.linear_schedule(config.operation_dropout, 0.0, max(steps, 1))
     made = relaxations.operation_dropout(made, space.skips, rate)
@@ -238,7 +237,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
-  texts = config.limit + config.objective
+  texts = config.limit + (config.objective or ())
   names = [metrics.split_assignment(t, "")[0] for t in texts]
   # DEVICE:METRIC asks for a device of its own.
   named = [metrics.plain(n) for n in names if ":" not in n]
@@ -310,10 +309,14 @@ def make_objectives(
       raise InputError(flag, f"{config.weighting} needs it above 0")
     if name == "cross_entropy":
       made.append(objectives.cross_entropy())
+    elif name == "error":
+      if config.strategy == "differentiable":
+        raise InputError(flag, "has no gradient", "write cross_entropy")
+      made.append(objectives.error())
     elif name in COMPOSED:
       made.append(_composed(name, known, medians, bounds, flag))
     else:
-      names = ["cross_entropy", *COMPOSED, *known]
+      names = ["cross_entropy", "error", *COMPOSED, *known]
       if name not in known and ":" not in name:
         close = nearest(name, names)
         raise InputError(flag, "unknown objective", close)

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 
 from nasjax import checkpoint, data, errors, lock, run_folder, signals
 from nasjax import search as searches
 from nasjax.cli import config as configs
-from nasjax.cli import decisions, parts, reuse, tables, training
+from nasjax.cli import decisions, parts, reuse, strategies, tables, training
 from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
@@ -48,7 +47,7 @@ class Problem(NamedTuple):
 
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
-  config = parts.resolve_devices(config)
+  config = strategies.resolve(parts.resolve_devices(config))
   dataset = data.load(
     config.data,
     image_size=config.image_size,
@@ -72,7 +71,7 @@ def prepare(config: SearchConfig) -> Problem:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
-  for name in ("warmup", "stop_on_skips"):
+  for name in ("warmup", "stop_on_skips", "operation_dropout"):
     value = getattr(config, name)
     if value is not None and value > 1:
       raise InputError(configs.flag(name), "is a share, at most 1")
@@ -101,53 +100,6 @@ def _uniform(space):
   return {n: m / m.sum(-1, keepdims=True) for n, m in space.masks.items()}
 
 
-def build(problem: Problem) -> tuple[Any, Any]:
-  """The search and its relaxation."""
-  config, steps = problem.config, problem.steps
-  relaxation = parts.relaxation(config, problem.space, steps)
-  medians = {
-    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
-  }
-  objectives, preference = parts.make_objectives(
-    config, problem.metrics, medians, problem.limits
-  )
-  rate = optax.cosine_decay_schedule(config.learning_rate, steps)
-  options = dict(
-    relaxation=relaxation,
-    objectives=objectives,
-    weighting=parts.weighting(config),
-    constraints=parts.make_constraints(config, problem.limits, steps),
-    hypergradient=parts.hypergradient(config),
-    optimizer=optax.chain(
-      optax.clip_by_global_norm(5.0),
-      optax.add_decayed_weights(3e-4),
-      optax.sgd(rate, momentum=0.9),
-    ),
-    arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
-    arch_start=round(config.warmup * steps),
-    remat={"auto": None, "on": True, "off": False}[config.remat],
-    activations=config.activations,
-  )
-  if not problem.members:
-    return (
-      searches.differentiable(problem.space, preference=preference, **options),
-      relaxation,
-    )
-  if config.penalty == "objective" and problem.limits:
-    raise InputError("--penalty objective", "a front has many limits")
-  made = searches.differentiable_front(
-    problem.space,
-    members=config.front,
-    limits={
-      metric.name: [bounds[i][1] for bounds in problem.members]
-      for i, (metric, _) in enumerate(problem.limits)
-    },
-    preferences=[preference] * config.front,
-    **options,
-  )
-  return made, relaxation
-
-
 def run(config: SearchConfig, *, force: bool = False) -> int:
   """Runs a search and writes its run folder.
 
@@ -164,8 +116,8 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     NumbersError: the search met a number that is not finite.
   """
   problem = prepare(config)
-  made, relaxation = build(problem)
-  reuse.check(problem, made)
+  strategy = strategies.build(problem)
+  reuse.check(problem, strategy)
   config = problem.config
   if config.out is None:
     name = "-".join(
@@ -183,18 +135,17 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     )
     # Last: with it the folder can be resumed.
     run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
-    return carry_on(problem, made, relaxation, folder, stop)
+    return carry_on(problem, strategy, folder, stop)
 
 
 def carry_on(
-  problem: Problem, made, relaxation, folder, stop, carried=None
+  problem: Problem, strategy: strategies.Strategy, folder, stop, carried=None
 ) -> int:
   """Runs what is left of a search, in a folder that this process holds.
 
   Args:
     problem: what is searched.
-    made: the search.
-    relaxation: its relaxation.
+    strategy: how.
     folder: of the run.
     stop: says when a signal has come.
     carried: what a checkpoint held; default: a new search.
@@ -206,33 +157,39 @@ def carry_on(
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
   if carried is None:
-    carried = reuse.carried(problem, made)
-  state = training.train(problem, made, relaxation, folder, stop, carried)
+    carried = reuse.carried(problem, strategy)
+  state = training.train(
+    problem, strategy.search, strategy.relaxation, folder, stop, carried
+  )
   decisions.check_ranking(problem, state, folder, stop)
   if problem.members:
-    decisions.decide_front(problem, relaxation, state, folder, stop)
+    decisions.decide_front(problem, strategy.relaxation, state, folder, stop)
   else:
-    _decide(problem, relaxation, state, folder, stop)
+    _decide(problem, strategy, state, folder, stop)
   print("DONE", flush=True)
   return errors.DONE
 
 
-def _decide(problem, relaxation, state, folder, stop) -> None:
+def _decide(problem, strategy, state, folder, stop) -> None:
   """Decides, compares with random architectures, writes genotype.json."""
-  space = problem.space
-  weights = training.expected(relaxation, state)
-  decided = space.decide(weights, problem.limits)
-  accuracy = searches.supernet_accuracy(
-    space,
+  evaluate = searches.supernet_accuracy(
+    problem.space,
     state.shared.variables,
     problem.valid,
     data.statistics(problem.train),
   )
-  own = accuracy(decided)
-  others = []
-  for architecture in _random_within(problem, _BASELINES):
+
+  def accuracy(architecture):
     stop.check()
-    others.append((accuracy(architecture), architecture))
+    return evaluate(architecture)
+
+  weights = training.expected(strategy.relaxation, state)
+  decided = strategy.decide(state, accuracy)
+  own = accuracy(decided)
+  others = [
+    (accuracy(architecture), architecture)
+    for architecture in _random_within(problem, _BASELINES)
+  ]
   best_accuracy, best = max(others, key=lambda pair: pair[0])
   expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
   value = decisions.described(problem, decided, expected, own, problem.limits)

@@ -38,12 +38,16 @@ def show_problem(problem) -> None:
   config, console = problem.config, Console()
   shape = "x".join(str(n) for n in data.shape(problem.train))
   size = sum(np.prod(np.shape(m)[0]) for m in problem.space.masks.values())
+  how = (
+    (config.relaxation, config.hypergradient)
+    if config.strategy == "differentiable"
+    else (config.strategy,)
+  )
   console.print(
     f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
-    f" {shape}), {int(size)} choices; {config.relaxation},"
-    f" {config.hypergradient}, {config.epochs} epochs of"
-    f" {problem.steps // config.epochs} steps",
+    f" {shape}), {int(size)} choices; {', '.join(how)}, {config.epochs} epochs"
+    f" of {problem.steps // config.epochs} steps",
     highlight=False,
   )
   table = Table("metric", title="the space, over random architectures")
