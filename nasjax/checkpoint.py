@@ -32,9 +32,14 @@ KEEP = 3
 _STATE = "state"
 _TEMPORARY = ".tmp-"
 _DELETING = ".deleting-"
-# What Orbax says of plain zarr files at each save and load, though nothing is
-# amiss: there is one process, so there is nothing to merge.
-_KNOWN = ("Skipping merge of OCDBT", "TensorStore data files not found")
+# What Orbax logs for nothing: of plain zarr files at each save and load (there
+# is one process, so there is nothing to merge), and, with a traceback for each
+# of its threads, of an error that reaches us as an exception.
+_KNOWN = (
+  "Skipping merge of OCDBT",
+  "TensorStore data files not found",
+  "_SignalingThread.run() raised an exception",
+)
 
 
 class StorageError(OSError):

@@ -4,7 +4,8 @@ A limit's violation is relative, v = metric / limit - 1, and a penalty turns it
 into a multiplier >= 0 for the gradient of v. None of them goes on rewarding
 what was asked for: below the limit the multiplier is 0 (`quadratic`), falls to
 0 as far below as it had to push (`augmented_lagrangian`), or is 0 beyond a
-given width (`log_barrier`).
+given width (`log_barrier`). `equality` also pulls up to the limit: its
+multiplier is below 0 there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
   "as_objective",
   "at_most",
   "augmented_lagrangian",
+  "equality",
   "log_barrier",
   "quadratic",
   "tighten",
@@ -108,9 +110,46 @@ def augmented_lagrangian(
   Raises:
     ValueError: an argument is not above 0.
   """
-  _check_strength("augmented_lagrangian", strength)
+  return _lagrangian("augmented_lagrangian", strength, rate, clip, 0.0)
+
+
+def equality(
+  *,
+  strength: float = 30.0,
+  rate: float = 0.02,
+  clip: float = 0.03,
+  pull: float = 3.0,
+) -> Penalty:
+  """The multiplier method for `metric == limit`: the budget is used whole.
+
+  Above the limit it is `augmented_lagrangian`. Below it pulls the metric up,
+  as TuNAS' absolute reward does (Bender et al. 2020, section 4.2): a supernet
+  that is trained for a short time undervalues its larger networks, and a
+  search that only stays below a limit then leaves much of it unused.
+
+  Args:
+    strength: see `augmented_lagrangian`, as are `rate` and `clip`.
+    rate: how much of the multiplier is learned in a step.
+    clip: |v| counts as at most this for mu.
+    pull: the multiplier is at least -pull, in units of the loss, so that a
+      limit which no network reaches does not drown the loss.
+
+  Returns:
+    A penalty whose state is mu, f32[], with multipliers >= -pull.
+
+  Raises:
+    ValueError: an argument is not above 0.
+  """
+  if not pull > 0:
+    raise ValueError(f"equality: pull={pull} must be above 0")
+  return _lagrangian("equality", strength, rate, clip, -pull)
+
+
+def _lagrangian(name, strength, rate, clip, least) -> Penalty:
+  """The multiplier method with a multiplier that is at least `least`."""
+  _check_strength(name, strength)
   if not (rate > 0 and clip > 0):
-    raise ValueError("augmented_lagrangian: rate and clip must be above 0")
+    raise ValueError(f"{name}: rate and clip must be above 0")
   rho = 2.0 * strength
 
   def init(limit):
@@ -121,8 +160,8 @@ def augmented_lagrangian(
     del step
     learned = rate * rho * jnp.clip(violation, -clip, clip)
     return (
-      jnp.maximum(state + rho * violation, 0.0),
-      jnp.maximum(state + learned, 0.0),
+      jnp.maximum(state + rho * violation, least),
+      jnp.maximum(state + learned, least),
     )
 
   return Penalty(init, update)

@@ -21,7 +21,14 @@ METRICS = "metrics.csv"
 GENOTYPE = "genotype.json"
 FRONT = "front.csv"
 RANKING = "ranking.csv"
+EVALUATIONS = "evaluations.csv"
+HYPERVOLUME = "hypervolume.csv"
 MEMBERS = "members"  # of a front: a folder each
+RETRAINED = "retrained.json"
+_FILES = (
+  *(CONFIG, ENVIRONMENT, METRICS, GENOTYPE, FRONT, RANKING),
+  *(EVALUATIONS, HYPERVOLUME, RETRAINED),
+)
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -94,7 +101,7 @@ def create(path: str | Path, *, force: bool = False) -> Path:
 
 def clear(path: Path) -> None:
   """Removes an old run's files."""
-  for name in (CONFIG, ENVIRONMENT, METRICS, GENOTYPE, FRONT, RANKING):
+  for name in _FILES:
     (path / name).unlink(missing_ok=True)
   for old in (path / MEMBERS).glob(f"*/{GENOTYPE}"):
     old.unlink()

@@ -123,7 +123,7 @@ class Penalty(NamedTuple):
   """How a violation turns into a multiplier."""
 
   init: Callable[[Scalar], Any]  # limit -> state
-  # (violation, state, step) -> (multiplier >= 0, state)
+  # (violation, state, step) -> (multiplier, state); below 0 it pulls up
   update: Callable[[Scalar, Any, Step], tuple[Scalar, Any]]
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -177,3 +179,33 @@ def test_a_save_that_fails_leaves_the_others(folder):
   with pytest.raises(checkpoint.StorageError, match="checkpoint 4 was not"):
     checkpoint.save(folder, 4, tree(4), {})
   assert checkpoint.newest(folder, pytest.fail).step == 3
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from nasjax import checkpoint
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+weights = np.random.default_rng(0).normal(size=9999)
+try:
+  checkpoint.save(Path(sys.argv[1]), 1, {"weights": weights}, {})
+except checkpoint.StorageError as error:
+  print(f"stored nothing: {error}")
+"""
+
+
+def test_a_full_disk_is_one_exception_and_no_log(tmp_path):
+  """A limit of a file's size stands for the disk; Orbax logs of nothing."""
+  done = subprocess.run(
+    [sys.executable, "-c", FULL, str(tmp_path / "c")],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.startswith("stored nothing: ")
+  assert "File too large" in done.stdout
+  assert done.stderr == ""
+  assert not checkpoint.steps(tmp_path / "c")

@@ -137,6 +137,13 @@ def test_numbers_that_are_not_finite_end_the_search(npz, tmp_path, capsys):
   assert code == errors.NUMBERS, error
   assert "step" in error and error.count("\n") == 1
   assert not (out / run_folder.GENOTYPE).exists()
+  for step in checkpoint.steps(out / checkpoint.FOLDER):
+    saved = checkpoint.verify(out / checkpoint.FOLDER, step)
+    leaves = zip(saved.manifest.leaves, saved.arrays, strict=True)
+    # The epoch's log, `.infos`, holds what the steps left out reported.
+    state = [a for leaf, a in leaves if leaf.path.startswith(".progress.state")]
+    assert len(state) > 50
+    assert all(np.isfinite(a).all() for a in state if a.dtype.kind == "f")
 
 
 def test_a_live_lock_is_refused_and_a_dead_ones_is_taken(cut, capsys):

@@ -55,14 +55,14 @@ def test_a_breach_is_pushed_back_the_more_the_larger(name):
   assert 0 < found[0] < found[1] < found[2]
 
 
-def minimize(constraint, start, steps=4000, rate=0.002):
-  """min (x - 3)^2 / 2 with x <= 1, by gradient descent with the penalty."""
+def minimize(constraint, start, steps=4000, rate=0.002, free=3.0):
+  """min (x - free)^2 / 2 with x <= 1, by gradient descent with the penalty."""
 
   def step(carry, step):
     x, state = carry
     violation = x / constraint.limit - 1.0
     push, state = constraint.update(violation, state, step)
-    x = x - rate * ((x - 3.0) + push / constraint.limit)
+    x = x - rate * ((x - free) + push / constraint.limit)
     return (x, state), (x, push)
 
   start = (jnp.float32(start), constraint.init(jnp.float32(constraint.limit)))
@@ -83,6 +83,28 @@ def test_the_augmented_lagrangian_needs_no_tuning(start):
   )
   (x, _), _ = minimize(soft, start)
   assert float(x) == pytest.approx(1.0 + 2.0 / 7.0, abs=1e-3)  # its bias
+
+
+@pytest.mark.parametrize("start", [0.2, 6.0])
+@pytest.mark.parametrize("free", [0.3, 3.0])
+def test_an_equality_is_met_from_both_sides(start, free):
+  """A metric that the loss keeps below its limit is pulled up to it."""
+  limit = constraints.at_most(METRIC, 1.0, penalty=constraints.equality())
+  (x, mu), _ = minimize(limit, start, free=free)
+  assert float(x) == pytest.approx(1.0, abs=1e-3)
+  assert float(mu) == pytest.approx(free - 1.0, rel=1e-2)
+  one_sided = constraints.augmented_lagrangian()
+  limit = constraints.at_most(METRIC, 1.0, penalty=one_sided)
+  (x, _), _ = minimize(limit, start, free=free)
+  assert float(x) == pytest.approx(min(free, 1.0), abs=1e-3)
+
+
+def test_an_equality_pulls_no_harder_than_told():
+  penalty = constraints.equality(pull=2.0)
+  state = penalty.init(jnp.float32(1.0))
+  for _ in range(500):
+    found, state = penalty.update(jnp.float32(-0.9), state, jnp.int32(0))
+  assert float(found) == -2.0 and float(state) == -2.0
 
 
 @pytest.mark.parametrize("start", [0.2, 6.0])
@@ -121,6 +143,7 @@ def test_out_of_range_is_refused():
   for wrong in (
     lambda: constraints.augmented_lagrangian(strength=0.0),
     lambda: constraints.augmented_lagrangian(rate=0.0),
+    lambda: constraints.equality(pull=0.0),
     lambda: constraints.log_barrier(width=0.0),
     lambda: constraints.tighten(start=0.0, tau=1.0),
     lambda: constraints.as_objective(METRIC, float("inf")),

@@ -33,6 +33,7 @@ def test_commands_name_only_known_flags():
       configs.flag(f)
       for kind in (
         configs.SearchConfig,
+        configs.RetrainConfig,
         hw_config.MeasureConfig,
         hw_config.FitConfig,
         hw_config.TimeConfig,

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from nasjax import data, hardware, relaxations, search, spaces
+from nasjax.hardware.memory import peak_metric
 from nasjax.hardware.workload import additive_metric
 from nasjax.spaces import space as space_tools
 
@@ -39,6 +40,7 @@ def setup() -> Setup:
     "params": hardware.params(space),
   }
   costs = {n: space_tools.additive_costs(space, m) for n, m in metrics.items()}
+  metrics["peak_sram_bytes"] = peak_metric(space, 8)
   random = space_tools.random_choices(space, np.random.default_rng(0), 20_000)
   return Setup(
     space, train, valid, dataset.augmentation, metrics, costs, random
@@ -75,7 +77,14 @@ def _bytes(work):
 
 
 def limits_of(made: Setup, name: str, percentiles) -> np.ndarray:
-  return np.percentile(made.costs[name].of(made.random), percentiles)
+  if name in made.costs:
+    return np.percentile(made.costs[name].of(made.random), percentiles)
+  group, rows = next(iter(made.random.items()))
+  exact = made.metrics[name].exact
+  values = [
+    exact(spaces.architecture(made.space, {group: row})) for row in rows[:2000]
+  ]
+  return np.percentile(values, percentiles)
 
 
 def options(epochs, steps_an_epoch, *, warmup=0.5, arch_rate=0.02, rate=0.05):

@@ -40,13 +40,20 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
+  space: str = option("edge", "search space: edge, nasbench201")
   strategy: str = option(
     "differentiable",
-    "how it is searched: differentiable (gradients of relaxed choices), enas"
-    " (a controller learns from rewards)",
-    choices=("differentiable", "enas"),
+    "differentiable (gradient search), enas (a controller learns what to"
+    " propose), or a supernet of single paths that is trained first and then"
+    " searched by nsga2 or random",
+    choices=("differentiable", "enas", "nsga2", "random"),
   )
-  space: str = option("edge", "search space: edge, nasbench201")
+  population: int = option(
+    50, "nsga2, random: architectures a generation", low=4, high=10_000
+  )
+  generations: int = option(
+    20, "nsga2, random: generations", low=1, high=10_000
+  )
   data: str = option(
     "digits",
     "images: digits, fashion-mnist, FILE.npz, a CIFAR-10 (binary), IDX or"
@@ -66,10 +73,10 @@ class SearchConfig:
     "augmentation of training images: auto (suits the data), none, or a list"
     " of flip, crop, cutout",
   )
-  relaxation: str | None = option(
-    None,
-    "differentiable: softmax, gumbel_softmax, gdas, proxyless (default),"
-    " sparsemax, dirichlet, or path/to/file.py:name",
+  relaxation: str = option(
+    "proxyless",
+    "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet, or"
+    " path/to/file.py:name",
   )
   temperature: float | None = option(
     None,
@@ -80,23 +87,20 @@ class SearchConfig:
   temperature_end: float | None = option(
     None, "of the relaxation at the end, reached linearly", low=0.01, high=1e6
   )
-  hypergradient: str | None = option(
-    None,
-    "differentiable: single_level, first_order (default), unrolled,"
-    " finite_difference",
+  hypergradient: str = option(
+    "first_order", "single_level, first_order, unrolled, finite_difference"
   )
-  objective: tuple[str, ...] | None = option(
-    None,
-    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (default),"
-    " error (1 - accuracy; enas, its default), latency_ms,"
+  objective: tuple[str, ...] = option(
+    ("cross_entropy",),
+    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (where no"
+    " gradient is needed the error, 1 - accuracy), latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
     " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
     " mnasnet_hard (their target is the first limit)",
   )
-  weighting: str | None = option(
-    None,
-    "differentiable: how objectives share a step: constant (default),"
-    " chebyshev, mgda, pcgrad, upgrad,"
+  weighting: str = option(
+    "constant",
+    "how objectives share a step: constant, chebyshev, mgda, pcgrad, upgrad,"
     " exact_pareto (coefficients times objectives become equal),"
     " epsilon_constraint (coefficients bound all but the first)",
   )
@@ -108,8 +112,8 @@ class SearchConfig:
   )
   penalty: str = option(
     "quadratic",
-    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier, or"
-    " objective (the limit becomes an objective)",
+    "how a limit pushes back: quadratic, augmented_lagrangian, log_barrier,"
+    " equality (the limit is also filled), or objective (it becomes one)",
   )
   tighten: float | None = option(
     None,
@@ -158,22 +162,15 @@ class SearchConfig:
   )
   arch_learning_rate: float | None = option(
     None,
-    "of the architecture parameters (Adam); default 0.02, of enas's controller"
-    " 0.0035",
+    "of the architecture parameters (Adam); default 0.02, enas 0.0035",
     low=0,
     high=1e6,
   )
-  controller_samples: int | None = option(
-    None,
-    "enas: networks that are rewarded in a controller step; default 10",
-    low=1,
-    high=1000,
+  controller_samples: int = option(
+    10, "enas: networks that a controller step rewards", low=1, high=1000
   )
-  entropy_weight: float | None = option(
-    None,
-    "enas: reward of a nat of the controller's entropy; default 0.001",
-    low=0,
-    high=1e6,
+  entropy_weight: float = option(
+    1e-3, "enas: reward of a nat of the controller's entropy", low=0, high=1e6
   )
   device: tuple[str, ...] = option(
     (),
@@ -217,10 +214,9 @@ class SearchConfig:
   interpolate: bool = option(
     False, "device metrics: also between a table's measured shapes"
   )
-  operation_dropout: float | None = option(
-    None,
-    "differentiable: rate at which skips are dropped while sampling, falling"
-    " to 0; default 0",
+  operation_dropout: float = option(
+    0.0,
+    "rate at which skips are dropped while sampling, falling to 0",
     low=0,
     high=1,
   )
@@ -253,6 +249,33 @@ class SearchConfig:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+  """What `nasjax retrain` is told."""
+
+  epochs: int = option(60, "epochs", low=1, high=10**6)
+  batch_size: int = option(64, "images a step", low=1, high=10**6)
+  learning_rate: float = option(
+    0.05, "at the start (SGD, cosine to 0)", low=1e-9, high=1e6
+  )
+  label_smoothing: float = option(
+    0.1, "share of a label spread over all classes", low=0, high=0.99
+  )
+  drop_path: float = option(
+    0.0, "rate at which edges are dropped in the end", low=0, high=0.99
+  )
+  augment: str = option(
+    "auto",
+    "augmentation: auto (suits the data), none, or a list of flip, crop,"
+    " cutout",
+  )
+  inherit: bool = option(
+    False, "start from the supernet's weights instead of fresh ones"
+  )
+  seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
+  out: str | None = option(None, "run folder; default RUN/retrained")
+
+
 class Parser(argparse.ArgumentParser):
   """An argument parser whose errors are ours: one line, exit code 2."""
 
@@ -274,12 +297,12 @@ def flag(name: str) -> str:
 
 def _kind(hint: Any) -> tuple[type, bool, bool]:
   """(basic type, optional, repeated) of a field's annotation."""
-  optional = isinstance(hint, types.UnionType)
-  if optional:
-    hint = next(a for a in typing.get_args(hint) if a is not type(None))
   if typing.get_origin(hint) is tuple:
-    return typing.get_args(hint)[0], optional, True
-  return hint, optional, False
+    return typing.get_args(hint)[0], False, True
+  if isinstance(hint, types.UnionType):
+    basic = next(a for a in typing.get_args(hint) if a is not type(None))
+    return basic, True, False
+  return hint, False, False
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:

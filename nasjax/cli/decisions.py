@@ -24,7 +24,8 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
   Args:
     problem: what was searched.
     decided: the architecture.
-    expected: each metric's expected value before deciding.
+    expected: each metric's expected value before deciding; None where
+      nothing was relaxed.
     accuracy: at the supernet's weights, on validation images.
     limits: pairs (metric, bound).
 
@@ -46,7 +47,8 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
     limits={m.name: bound for m, bound in limits},
     seed=problem.config.seed,
   )
-  value["expected"] = expected
+  if expected is not None:
+    value["expected"] = expected
   return value
 
 
@@ -175,3 +177,30 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     f" (Spearman, {count} random architectures, {problem.steps} steps each)",
     flush=True,
   )
+
+
+def mobilenet_like(problem) -> spaces.Architecture | None:
+  """Inverted residuals from the first edge on, as many as the limits let.
+
+  The other edges skip. None where the space has no such candidate, or where
+  not even skips keep the limits.
+  """
+  space = problem.space
+  if len(space.groups) != 1:
+    return None
+  (group,) = space.groups
+  names = list(space.groups[group].candidates)
+  blocks = [n for n in names if "inverted_residual" in n]
+  if not blocks or "skip_connect" not in names:
+    return None
+  block, skip = names.index(blocks[0]), names.index("skip_connect")
+  mask = np.asarray(space.masks[group])
+  edges = len(mask)
+  for count in range(edges, -1, -1):
+    row = np.where(np.arange(edges) < count, block, skip)
+    if not mask[np.arange(edges), row].all():
+      continue
+    found = spaces.architecture(space, {group: row})
+    if all(m.exact(found) <= bound for m, bound in problem.limits):
+      return found
+  return None

@@ -20,7 +20,8 @@ from nasjax.reader import read_bytes
 _FREE = ("out", "checkpoint_minutes", "max_dataset_bytes")
 
 
-def _sha256(*parts: Any) -> str:
+def sha256(*parts: Any) -> str:
+  """The digest of bytes, and of arrays with their type and shape."""
   digest = hashlib.sha256()
   for part in parts:
     if isinstance(part, np.ndarray):
@@ -51,7 +52,7 @@ def of(problem: Any) -> dict[str, Any]:
     for name, v in dataclasses.asdict(config).items()
     if name not in _FREE
   }
-  fixed["space"] = _sha256(
+  fixed["space"] = sha256(
     _json(
       [
         space.name,
@@ -63,12 +64,12 @@ def of(problem: Any) -> dict[str, Any]:
   )
   for name, costs in problem.costs.items():
     arrays = [np.asarray(v) for v in jax.tree.leaves(costs[:2])]
-    fixed[f"table {name}"] = _sha256(*arrays)
+    fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
-  fixed["data"] = _sha256(*(array for images in sets for array in images))
-  if ":" in (config.relaxation or ""):
+  fixed["data"] = sha256(*(array for images in sets for array in images))
+  if ":" in config.relaxation:
     path = config.relaxation.rpartition(":")[0]
-    fixed[f"part {path}"] = _sha256(read_bytes(path))
+    fixed[f"part {path}"] = sha256(read_bytes(path))
   environment = run_folder.environment()
   device = jax.devices()[0]
   machine = {

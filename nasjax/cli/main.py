@@ -125,6 +125,18 @@ def _parser() -> configs.Parser:
     action="store_true",
     help="also with another configuration, space, table or data",
   )
+  retrain = commands.add_parser(
+    "retrain",
+    help="train a decided architecture alone and test it",
+    description="Trains what a run decided, on all training images, and scores"
+    " it on the test images. A stopped one goes on when started again.",
+    allow_abbrev=False,
+  )
+  retrain.add_argument("run", metavar="RUN", help="a finished run folder")
+  configs.add_flags(retrain, configs.RetrainConfig)
+  retrain.add_argument(
+    "--force", action="store_true", help="begin anew in --out"
+  )
   checkpoint = commands.add_parser(
     "checkpoint", help="look at a run's checkpoints", allow_abbrev=False
   )
@@ -139,14 +151,15 @@ def _parser() -> configs.Parser:
   )
   for command in (listing, verify):
     command.add_argument("run", metavar="RUN", help="a run folder")
-  for command in (search, resume, doctor, measure, fit, bundle):
+  for command in (search, resume, retrain, doctor, measure, fit, bundle):
     command.add_argument(
       "--no-compilation-cache",
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
   hardware = (measure, fit, bundle, take, covering, timing)
-  for command in (search, resume, show, doctor, listing, verify, *hardware):
+  looking = (show, doctor, listing, verify)
+  for command in (search, resume, retrain, *looking, *hardware):
     command.add_argument(
       "--debug", action="store_true", help="show a traceback with an error"
     )
@@ -206,6 +219,11 @@ def _run(argv: Sequence[str]) -> int:
     from nasjax.cli import resume
 
     return resume.run(arguments.run, allow_changed=arguments.allow_changed)
+  if arguments.command == "retrain":
+    from nasjax.cli import retraining
+
+    made = configs.from_flags(configs.RetrainConfig, vars(arguments))
+    return retraining.run(arguments.run, made, force=arguments.force)
   if arguments.command == "checkpoint":
     from nasjax.cli import resume
 

@@ -30,8 +30,7 @@ from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.types import Metric, Objective, Relaxation
 
 COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
-# Weightings that take coefficients of 0; None: one reward.
-_WITH_ZERO = ("constant", "chebyshev", None)
+_WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
 _FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
@@ -120,14 +119,14 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
   )
 
 
-def augmentation(config: SearchConfig, dataset: data.Dataset):
-  """The augmentation asked for; `auto` is the data's own."""
-  if config.augment == "auto":
+def augmentation(asked: str, dataset: data.Dataset) -> data.Augmentation:
+  """The augmentation that `--augment` asks for; `auto` is the data's own."""
+  if asked == "auto":
     return dataset.augmentation
   height = data.shape(dataset.train)[0]
   sizes = {"flip": True, "crop": max(1, height // 8), "cutout": height // 4}
   chosen = {}
-  for name in config.augment.replace(",", " ").split():
+  for name in asked.replace(",", " ").split():
     if name == "none":
       continue
     if name not in sizes:
@@ -175,6 +174,8 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
       start, start if end is None else end, max(steps, 1)
     )
     made = constructor(temperature=schedule)
+  if config.operation_dropout > 1:
+    raise InputError("--operation-dropout", "is a rate, at most 1")
   if config.operation_dropout:
     rate = optax.linear_schedule(config.operation_dropout, 0.0, max(steps, 1))
     made = relaxations.operation_dropout(made, space.skips, rate)
@@ -237,7 +238,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
-  texts = config.limit + (config.objective or ())
+  texts = config.limit + config.objective
   names = [metrics.split_assignment(t, "")[0] for t in texts]
   # DEVICE:METRIC asks for a device of its own.
   named = [metrics.plain(n) for n in names if ":" not in n]
@@ -308,15 +309,15 @@ def make_objectives(
     if preference[-1] == 0 and config.weighting not in _WITH_ZERO:
       raise InputError(flag, f"{config.weighting} needs it above 0")
     if name == "cross_entropy":
-      made.append(objectives.cross_entropy())
-    elif name == "error":
-      if config.strategy == "differentiable":
-        raise InputError(flag, "has no gradient", "write cross_entropy")
-      made.append(objectives.error())
+      # A reward needs no gradient, so it reads the accuracy itself.
+      rewarded = config.strategy == "enas"
+      made.append(
+        objectives.error() if rewarded else objectives.cross_entropy()
+      )
     elif name in COMPOSED:
       made.append(_composed(name, known, medians, bounds, flag))
     else:
-      names = ["cross_entropy", "error", *COMPOSED, *known]
+      names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:
         close = nearest(name, names)
         raise InputError(flag, "unknown objective", close)

@@ -20,7 +20,8 @@ from nasjax.manifests import Damaged
 _NEW_DEVICE = 0.25  # share of a run's epochs for another device
 
 
-def _config_path(run: str) -> Path:
+def config_path(run: str) -> Path:
+  """The configuration of a run; raises InputError if there is none."""
   path = Path(run) / run_folder.CONFIG
   if not path.is_file():
     raise InputError(f"--from {run}", f"is no run folder: no {path.name}")
@@ -41,12 +42,15 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   Raises:
     InputError: `from_` is no run folder, or a flag is wrong.
   """
-  path = str(_config_path(flags["from_"]))
+  path = str(config_path(flags["from_"]))
   made = configs.from_flags(SearchConfig, flags, path)
   fresh: dict[str, Any] = {"out": None, "warmup": 0.0, "front": None}
   old = configs.from_flags(SearchConfig, {}, path)
   if made.strategy != old.strategy:
-    fresh |= dict.fromkeys(strategies.OWN)  # what it set is the other's
+    # What the run was told and this strategy does not read.
+    plain = SearchConfig()
+    fresh |= {n: getattr(plain, n) for n in strategies.foreign(made.strategy)}
+    fresh["arch_learning_rate"] = None
   share = 1.0 - old.warmup
   if made.device != old.device:
     share = _NEW_DEVICE
@@ -62,7 +66,7 @@ def _base(run: str) -> tuple[SearchConfig, Any]:
   # Imported late: search imports this module.
   from nasjax.cli import search
 
-  path = _config_path(run)
+  path = config_path(run)
   old = configs.from_flags(SearchConfig, {}, str(path))
   problem = search.prepare(old)
   made = strategies.build(problem).search
@@ -76,6 +80,11 @@ def _base(run: str) -> tuple[SearchConfig, Any]:
     carried = training.restore(saved, problem, made, where)
     return old, carried.progress.state
   raise InputError(f"--from {run}", "has no sound checkpoint")
+
+
+def variables(run: str) -> Any:
+  """The supernet's weights in a run's newest sound checkpoint."""
+  return _base(run)[1].shared.variables
 
 
 def check(problem, strategy) -> None:

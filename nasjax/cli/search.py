@@ -9,10 +9,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nasjax import checkpoint, data, errors, lock, run_folder, signals
-from nasjax import search as searches
+from nasjax import (
+  checkpoint,
+  data,
+  errors,
+  lock,
+  run_folder,
+  signals,
+)
 from nasjax.cli import config as configs
-from nasjax.cli import decisions, parts, reuse, strategies, tables, training
+from nasjax.cli import (
+  decisions,
+  parts,
+  reuse,
+  strategies,
+  tables,
+  training,
+)
 from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
@@ -47,7 +60,7 @@ class Problem(NamedTuple):
 
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
-  config = strategies.resolve(parts.resolve_devices(config))
+  config = parts.resolve_devices(strategies.check(config))
   dataset = data.load(
     config.data,
     image_size=config.image_size,
@@ -71,7 +84,7 @@ def prepare(config: SearchConfig) -> Problem:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
-  for name in ("warmup", "stop_on_skips", "operation_dropout"):
+  for name in ("warmup", "stop_on_skips"):
     value = getattr(config, name)
     if value is not None and value > 1:
       raise InputError(configs.flag(name), "is a share, at most 1")
@@ -84,7 +97,7 @@ def prepare(config: SearchConfig) -> Problem:
     dataset,
     train,
     valid,
-    parts.augmentation(config, dataset),
+    parts.augmentation(config.augment, dataset),
     space,
     metrics,
     {n: spaces.costs(space, m) for n, m in metrics.items()},
@@ -158,47 +171,45 @@ def carry_on(
     print(f"warning: {line}", flush=True)
   if carried is None:
     carried = reuse.carried(problem, strategy)
-  state = training.train(
+  carried, recorder = training.train(
     problem, strategy.search, strategy.relaxation, folder, stop, carried
   )
-  decisions.check_ranking(problem, state, folder, stop)
-  if problem.members:
-    decisions.decide_front(problem, strategy.relaxation, state, folder, stop)
-  else:
-    _decide(problem, strategy, state, folder, stop)
+  decisions.check_ranking(problem, carried.progress.state, folder, stop)
+  decision = strategy.end(carried, recorder, folder, stop)
+  if decision is not None:
+    _finish(problem, decision, folder, stop)
   print("DONE", flush=True)
   return errors.DONE
 
 
-def _decide(problem, strategy, state, folder, stop) -> None:
-  """Decides, compares with random architectures, writes genotype.json."""
-  evaluate = searches.supernet_accuracy(
-    problem.space,
-    state.shared.variables,
-    problem.valid,
-    data.statistics(problem.train),
-  )
+def _finish(problem, decision, folder, stop) -> None:
+  """Compares with the baselines, writes genotype.json and shows the table.
 
-  def accuracy(architecture):
-    stop.check()
-    return evaluate(architecture)
-
-  weights = training.expected(strategy.relaxation, state)
-  decided = strategy.decide(state, accuracy)
+  Args:
+    problem: what was searched.
+    decision: a `strategies.Decision`.
+    folder: of the run.
+    stop: says when a signal has come.
+  """
+  decided, accuracy, expected = decision
   own = accuracy(decided)
-  others = [
-    (accuracy(architecture), architecture)
-    for architecture in _random_within(problem, _BASELINES)
-  ]
+  others = []
+  for architecture in _random_within(problem, _BASELINES):
+    stop.check()
+    others.append((accuracy(architecture), architecture))
   best_accuracy, best = max(others, key=lambda pair: pair[0])
-  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
+  columns = [
+    ("decided", decided, own),
+    (f"best of {_BASELINES} random", best, best_accuracy),
+  ]
+  by_hand = decisions.mobilenet_like(problem)
+  if by_hand is not None:
+    columns.append(("MobileNetV2-like", by_hand, accuracy(by_hand)))
   value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
   )
-  tables.show_decision(
-    problem, decided, expected, own, best, best_accuracy, folder
-  )
+  tables.show_decision(problem, columns, expected, folder)
 
 
 def _random_within(problem, count) -> list[spaces.Architecture]:

@@ -13,9 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import data
+from nasjax.cli import populations
 from nasjax.spaces import space as spaces
 
 _LINES = 20  # of progress, where there is no terminal
+_CURES = {  # of a collapse
+  "differentiable": "first (--warmup 0.5), drop skips while sampling"
+  " (--operation-dropout 0.3) or stop earlier (--stop-on-skips 0.4)",
+  "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
+  "nsga2": "(--epochs)",
+  "random": "(--epochs)",
+}
 _COUNTS = ("params", "macs", "flops")
 
 
@@ -38,16 +46,16 @@ def show_problem(problem) -> None:
   config, console = problem.config, Console()
   shape = "x".join(str(n) for n in data.shape(problem.train))
   size = sum(np.prod(np.shape(m)[0]) for m in problem.space.masks.values())
-  how = (
-    (config.relaxation, config.hypergradient)
-    if config.strategy == "differentiable"
-    else (config.strategy,)
-  )
+  how = f"{config.relaxation}, {config.hypergradient}"
+  if config.strategy != "differentiable":
+    how = config.strategy
+  if config.strategy in populations.STRATEGIES:
+    how += " after single paths"
   console.print(
     f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
-    f" {shape}), {int(size)} choices; {', '.join(how)}, {config.epochs} epochs"
-    f" of {problem.steps // config.epochs} steps",
+    f" {shape}), {int(size)} choices; {how}, {config.epochs} epochs of"
+    f" {problem.steps // config.epochs} steps",
     highlight=False,
   )
   table = Table("metric", title="the space, over random architectures")
@@ -117,6 +125,7 @@ class Progress:
       f"  {m.name} {_range(info.costs[m.name])}"
       f"/{_range([own[i][1] for own in members] or bound)} {m.unit}"
       for i, (m, bound) in enumerate(self._problem.limits)
+      if m.name in info.costs
     )
     return (
       f"epoch {number}/{config.epochs}  loss {float(info.train_loss):.3f}"
@@ -157,32 +166,39 @@ class Progress:
     self._bar.console.print(text, highlight=False)
 
 
-def show_decision(
-  problem, decided, expected, own, best, best_accuracy, folder: Path
-) -> None:
-  """The table at the end, and the warning where the result collapsed."""
+def show_decision(problem, columns, expected, folder: Path) -> None:
+  """The table at the end, and the warning where the result collapsed.
+
+  Args:
+    problem: what was searched.
+    columns: (title, architecture, accuracy) each; the first was decided.
+    expected: each metric before deciding, or None.
+    folder: of the run.
+  """
   console = Console()
-  ours, theirs = decided.names(), best.names()
+  decided = columns[0][1]
   table = Table("", title="decided architecture")
-  table.add_column("decided")
-  table.add_column("best of 10 random")
-  for group in ours:
-    for edge, name in enumerate(ours[group]):
-      table.add_row(f"{group}[{edge}]", name, theirs[group][edge])
+  for title, _, _ in columns:
+    table.add_column(title)
+  names = [architecture.names() for _, architecture, _ in columns]
+  for group in names[0]:
+    for edge in range(len(names[0][group])):
+      cells = [own[group][edge] for own in names]
+      table.add_row(f"{group}[{edge}]", *cells)
   table.add_section()
   limits = {m.name: bound for m, bound in problem.limits}
   for name, metric in problem.metrics.items():
     label = name + (f" ({metric.unit})" if metric.unit else "")
-    if name in limits or name not in _COUNTS:
-      table.add_row(f"{label}, expected", _number(expected[name]), "")
+    if expected and (name in limits or name not in _COUNTS):
+      table.add_row(f"{label}, expected", _number(expected[name]))
     table.add_row(
       f"{label}, decided" if name not in _COUNTS else label,
-      _number(metric.exact(decided)),
-      _number(metric.exact(best)),
+      *(_number(metric.exact(one)) for _, one, _ in columns),
     )
     if name in limits:
-      table.add_row(f"{label}, limit", *[_number(limits[name])] * 2)
-  table.add_row("validation accuracy", f"{own:.4f}", f"{best_accuracy:.4f}")
+      cells = [_number(limits[name])] * len(columns)
+      table.add_row(f"{label}, limit", *cells)
+  table.add_row("validation accuracy", *(f"{a:.4f}" for *_, a in columns))
   console.print(table)
   _show_sources(problem, console)
   console.print(
@@ -193,9 +209,7 @@ def show_decision(
   if 2 * skips > edges:
     console.print(
       f"[bold red]warning: collapsed, {skips} of {edges} choices are skip or"
-      " none.[/] Train the weights longer first (--warmup 0.5), drop skips"
-      " while sampling (--operation-dropout 0.3) or stop earlier"
-      " (--stop-on-skips 0.4).",
+      f" none.[/] Train the weights longer {_CURES[problem.config.strategy]}.",
       highlight=False,
     )
   console.print(f"written to {escape(str(folder))}", highlight=False)

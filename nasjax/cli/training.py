@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import checkpoint, data, run_folder
-from nasjax.cli import fingerprint, tables
+from nasjax.cli import fingerprint, populations, tables
 from nasjax.errors import NumbersError
 from nasjax.search import epochs
 from nasjax.signals import Stop
@@ -26,6 +27,12 @@ class Carried(NamedTuple):
 
   progress: epochs.Progress
   ended: Any  # bool[]: stopped before its last epoch
+  evolution: Any = ()  # what follows the epochs, see `populations.Evolving`
+
+  def step(self) -> int:
+    """Names the checkpoint: steps, and generations after them."""
+    generations = self.evolution.generation if self.evolution else 0
+    return int(self.progress.state.step) + int(generations)
 
 
 def starting(problem, made) -> Any:
@@ -37,7 +44,8 @@ def starting(problem, made) -> Any:
   def start(key):
     state = made.init(key)
     progress = epochs.begin(made, state, shape, steps, config.batch_size)
-    return Carried(progress, jnp.bool_(False))
+    follows = populations.begin(problem, jax.random.fold_in(key, 1))
+    return Carried(progress, jnp.bool_(False), follows)
 
   return start
 
@@ -79,15 +87,15 @@ class Recorder:
     """Whether the last checkpoint is that old."""
     return time.monotonic() - self._saved >= 60.0 * minutes
 
-  def save(self, carried: Carried, progress: tables.Progress) -> None:
+  def save(self, carried: Carried, log: Callable[[str], None]) -> None:
     """Makes a checkpoint and logs it once it is durable."""
-    step = int(carried.progress.state.step)
+    step = carried.step()
     if not _finite(carried.progress.state):
       raise NumbersError(f"step {step}: the state is not finite; not saved")
     folder = self._folder / checkpoint.FOLDER
     checkpoint.save(folder, step, carried, self._fingerprint)
     self._saved = time.monotonic()
-    progress.log(f"CHECKPOINT {step}")
+    log(f"CHECKPOINT {step}")
 
 
 def _finite(state: SearchState) -> bool:
@@ -140,7 +148,7 @@ def train(
   folder: Path,
   stop: Stop,
   carried: Carried | None = None,
-) -> SearchState:
+) -> tuple[Carried, Recorder]:
   """Runs the epochs that are left.
 
   Args:
@@ -152,7 +160,7 @@ def train(
     carried: from a checkpoint; default: a new search.
 
   Returns:
-    The state at the end.
+    What the run carries at the end, and what writes its files.
 
   Raises:
     NumbersError: too many steps in a row were not finite.
@@ -190,20 +198,22 @@ def train(
       seconds=min(_CHUNK_SECONDS, 60.0 * config.checkpoint_minutes),
     )
     for now in chunks:
-      if _after_chunk(now, problem, relaxation, recorder, progress, stop):
+      carried = carried._replace(progress=now)
+      if _after_chunk(carried, problem, relaxation, recorder, progress, stop):
+        carried = carried._replace(ended=jnp.bool_(True))
         progress.say(
           f"stopped after epoch {int(now.epoch)}: skips lead at least"
           f" {config.stop_on_skips:.0%} of the edges (--stop-on-skips)"
         )
         break
-  return now.state
+  return carried, recorder
 
 
 def _after_chunk(
-  now, problem, relaxation, recorder, progress, stop: Stop
+  carried, problem, relaxation, recorder, progress, stop: Stop
 ) -> bool:
   """Reports and saves what a chunk did; whether the search ends with it."""
-  config = problem.config
+  config, now = problem.config, carried.progress
   steps = problem.steps // config.epochs
   done = int(now.done)
   last = jax.tree.map(lambda v: np.asarray(v)[done - 1], now.infos)
@@ -222,7 +232,7 @@ def _after_chunk(
     or stop.signal is not None
     or recorder.due(config.checkpoint_minutes)
   ):
-    recorder.save(Carried(now, jnp.bool_(ended)), progress)
+    recorder.save(carried._replace(ended=jnp.bool_(ended)), progress.log)
   epochs.check_numbers(now, config.skip_steps)
   stop.check()
   return ended

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, Primitive
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers.blocks import Block
+
+if TYPE_CHECKING:  # blocks are made of workloads: they import this package
+  from nasjax.layers.blocks import Block
 
 # x -> y of `shape`; `call` says which block of the network runs.
 _block = Primitive("nasjax_block")

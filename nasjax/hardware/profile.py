@@ -57,7 +57,8 @@ class Profile(NamedTuple):
   cores: int
   simd_bits: int
   flops_per_lane: float  # a cycle; 2 for one fused multiply-add
-  utilisation: Mapping[str, float]  # by kind, and "default"
+  # By kind, and "default"; "grouped": convolutions of several groups.
+  utilisation: Mapping[str, float]
   overhead_us: float  # of each operation
   control_us: float  # of each operation, once a batch
   fused: tuple[str, ...]  # kinds that cost nothing: done with the one before
@@ -139,13 +140,15 @@ class _Table:
       for i, v in enumerate(value, start=1)
     ]
 
-  def kinds(self, *, low: float, high: float) -> dict[str, float]:
-    """Numbers by workload kind; `default` must be among them."""
+  def kinds(
+    self, *, low: float, high: float, more: tuple[str, ...] = ()
+  ) -> dict[str, float]:
+    """Numbers by workload kind or `more`; `default` must be among them."""
     found = {"default": self.number("default", low=low, high=high)}
-    for kind in KINDS:
+    for kind in (*KINDS, *more):
       if kind in self._left:
         found[kind] = self.number(kind, low=low, high=high)
-    self._known += KINDS
+    self._known += (*KINDS, *more)
     self.end()
     return found
 
@@ -205,7 +208,9 @@ def read(path: str | Path) -> Profile:
     cores=compute.whole("cores", low=1, high=10**6),
     simd_bits=compute.whole("simd_bits", low=1, high=10**6),
     flops_per_lane=compute.number("flops_per_lane", low=1e-3),
-    utilisation=compute.table("utilisation").kinds(low=1e-6, high=1.0),
+    utilisation=compute.table("utilisation").kinds(
+      low=1e-6, high=1.0, more=("grouped",)
+    ),
     overhead_us=compute.number("overhead_us"),
     control_us=compute.number("control_us", default=0.0),
     fused=compute.words("fused", KINDS, default=()),

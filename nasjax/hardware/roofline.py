@@ -203,6 +203,15 @@ def matches(rule: Rule, work: Workload) -> bool:
   )
 
 
+def utilisation_kind(work: Workload, profile: Profile) -> str:
+  """Which entry of `profile.utilisation` holds for a workload."""
+  grouped = work.kind == "convolution" and work.groups > 1
+  kind = (
+    "grouped" if grouped and "grouped" in profile.utilisation else work.kind
+  )
+  return kind if kind in profile.utilisation else "default"
+
+
 def flops_per_s(
   work: Workload, profile: Profile, frequency_hz: float | None = None
 ) -> float:
@@ -210,7 +219,7 @@ def flops_per_s(
   lanes = max(1, profile.simd_bits // bits_of(work, profile))
   width = lanes * profile.flops_per_lane * alignment(work, lanes)
   frequency = profile.frequency_hz if frequency_hz is None else frequency_hz
-  share = profile.by_kind(profile.utilisation, work.kind)
+  share = profile.utilisation[utilisation_kind(work, profile)]
   return frequency * profile.cores * share * width
 
 

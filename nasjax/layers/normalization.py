@@ -68,16 +68,17 @@ def _backward(residuals, cotangents):
 standardize.defvjp(_forward, _backward)
 
 
+MOMENTUM = 0.9  # of the running statistics
+
+
 class BatchNorm(nn.Module):
   """Batch normalisation with flax's variables: scale, bias; mean, var.
 
   Attributes:
     affine: whether there is a trained scale and shift.
-    momentum: of the running statistics.
   """
 
   affine: bool = True
-  momentum: float = 0.9
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -97,7 +98,7 @@ class BatchNorm(nn.Module):
       y, *found = standardize(x)
       for running, new in zip((mean, var), found, strict=True):
         new = new.reshape(shape)
-        running.value += (1 - self.momentum) * (new - running.value)
+        running.value += (1 - MOMENTUM) * (new - running.value)
     else:
       wide = (1, 1, 1, *shape)
       y = _apply(x, mean.value.reshape(wide), var.value.reshape(wide))

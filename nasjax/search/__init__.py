@@ -2,7 +2,7 @@
 
 from nasjax.search.differentiable import Info, differentiable
 from nasjax.search.epochs import Epoch, run_epochs
-from nasjax.search.evaluation import supernet_accuracy
+from nasjax.search.evaluation import population_accuracy, supernet_accuracy
 from nasjax.search.front import differentiable_front, members
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
   "differentiable",
   "differentiable_front",
   "members",
+  "population_accuracy",
   "run_epochs",
   "supernet_accuracy",
 ]

@@ -28,6 +28,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from nasjax import hypergradients, objectives, relaxations, weightings
+from nasjax.search.checks import check_parts
 from nasjax.search.shared import (
   TASKS,
   all_finite,
@@ -128,6 +129,7 @@ def make_steps(
   )
   tasks = sorted({t for o in objectives for t in o.task})
   masks = space.masks
+  check_parts(metrics, objectives, weighting, constraints, masks)
 
   def loss_of(task, step):
     def loss(params, batch_stats, logits, batch, key):
@@ -277,8 +279,9 @@ def differentiable(
 
   Raises:
     ValueError: no objective, an unknown task scalar, two metrics of one name,
-      a preference of another length, activations that are no floating type,
-      or `remat` for a space without it.
+      a part that breaks its contract in `nasjax.types`, a preference of
+      another length, activations that are no floating type, or `remat` for a
+      space without it.
   """
   preference = [1.0] * len(objectives) if preference is None else preference
   check_preference("differentiable", objectives, preference)

@@ -27,7 +27,9 @@ import numpy as np
 import optax
 
 from nasjax import objectives as objective_parts
+from nasjax import weightings
 from nasjax.search import genes as genetics
+from nasjax.search.checks import check_parts
 from nasjax.search.controller import Controller, ControllerState, controller
 from nasjax.search.differentiable import Info
 from nasjax.search.shared import (
@@ -174,6 +176,9 @@ def enas(
   given = [1.0] * len(objectives) if preference is None else preference
   check_preference("enas", objectives, given)
   metrics = check_objectives("enas", objectives, constraints, _TASKS)
+  check_parts(
+    metrics, objectives, weightings.constant(), constraints, space.masks
+  )
   network = supernet(
     space,
     optimizer=optimizer or default_optimizer(),

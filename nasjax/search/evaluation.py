@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from nasjax import data
+from nasjax.layers.normalization import MOMENTUM
 from nasjax.search.epochs import on_device
 from nasjax.spaces.space import Architecture
+from nasjax.types import Array, Choices, Sampled
 
 
 def supernet_accuracy(
@@ -39,23 +41,101 @@ def supernet_accuracy(
   Returns:
     architecture -> accuracy in 0..1; compiled once for all architectures.
   """
-  size = min(len(images.labels), most)
-  batch = min(batch_size, size)
-  rows = jnp.arange(size // batch * batch).reshape(-1, batch)
+  rows = _rows(images, batch_size, most)
   pool = on_device(images)
-  mean, std = statistics
 
   @jax.jit
   def accuracy(variables, sampled):
-    def score(hits, row):
-      found = data.gather(pool, row, mean, std)
-      outputs, _ = space.apply(variables, sampled, found.images, True)
-      return hits + jnp.sum(jnp.argmax(outputs, -1) == found.labels), None
-
-    hits, _ = lax.scan(score, jnp.int32(0), rows)
-    return hits / rows.size
+    return _accuracy(space, variables, sampled, pool, rows, statistics, True)
 
   def of(architecture: Architecture) -> float:
     return float(accuracy(variables, architecture.sampled()))
 
   return of
+
+
+def population_accuracy(
+  space: Any,
+  calibration: data.Images,
+  images: data.Images,
+  statistics: tuple,
+  *,
+  batch_size: int = 256,
+  calibration_batches: int = 4,
+  most: int = 5120,
+) -> Callable[[Any, Choices], Array]:
+  """Makes a function from a population to its accuracies, for use in jit.
+
+  Each sub-network gets batch statistics of its own, the mean over some batches
+  of training images (Yu and Huang 2019, "Universally slimmable networks",
+  section 3.2; Guo et al. 2020, section 3.4); then every image is scored as the
+  decided network would score it alone.
+
+  Args:
+    space: the space.
+    calibration: training images; the first `calibration_batches` are used.
+    images: to score on; at most the first `most`.
+    statistics: (mean, std) that the images were trained with.
+    batch_size: images at once.
+    calibration_batches: as many at most.
+    most: how many images are scored.
+
+  Returns:
+    (variables of the supernet, choices i32[N, E] a group) -> f32[N] in 0..1.
+    Architectures are scored one after another: each runs one path an edge.
+  """
+  rows = _rows(images, batch_size, most)
+  shown = _rows(calibration, batch_size, calibration_batches * batch_size)
+  pool, seen = on_device(images), on_device(calibration)
+
+  def of(variables, choices):
+    zero = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    fresh = {**variables, "batch_stats": zero}
+
+    def one(row):
+      sampled = _only(space, row)
+
+      def add(total, batch):
+        found = data.gather(seen, batch, *statistics)
+        _, new = space.apply(fresh, sampled, found.images, True)
+        return jax.tree.map(jnp.add, total, new), None
+
+      total, _ = lax.scan(add, zero, shown)
+      # From 0 a running statistic moves by 1 - momentum of the batch's.
+      scale = 1.0 / ((1.0 - MOMENTUM) * len(shown))
+      own = {
+        **variables,
+        "batch_stats": jax.tree.map(lambda v: v * scale, total),
+      }
+      return _accuracy(space, own, sampled, pool, rows, statistics, False)
+
+    return lax.map(one, choices)
+
+  return of
+
+
+def _only(space, row) -> Sampled:
+  """One path an edge; `row` is i32[E] a group."""
+  weights = {
+    n: jax.nn.one_hot(row[n], mask.shape[1]) for n, mask in space.masks.items()
+  }
+  return Sampled(weights, {n: row[n][:, None] for n in weights})
+
+
+def _rows(images, batch_size, most) -> Array:
+  """i32[batches, size]: whole batches of the first `most` images."""
+  size = min(len(images.labels), most)
+  batch = min(batch_size, size)
+  return jnp.arange(size // batch * batch).reshape(-1, batch)
+
+
+def _accuracy(space, variables, sampled, pool, rows, statistics, train):
+  """f32[]; `train`: with each batch's own statistics."""
+
+  def score(hits, row):
+    found = data.gather(pool, row, *statistics)
+    outputs, _ = space.apply(variables, sampled, found.images, train)
+    return hits + jnp.sum(jnp.argmax(outputs, -1) == found.labels), None
+
+  hits, _ = lax.scan(score, jnp.int32(0), rows)
+  return hits / rows.size

@@ -22,10 +22,14 @@ class Network(nn.Module):
   Attributes:
     space: the space it comes from.
     choices: the chosen candidate of each edge.
+    drop_path: in training an edge that computes something is left out for an
+      image with this probability, and scaled by 1 / (1 - drop_path) otherwise
+      (needs an rng of that name); may be traced, 0.0 for none.
   """
 
   space: Any
   choices: tuple[int, ...]
+  drop_path: Any = 0.0
 
   @nn.compact
   def __call__(self, images: Array, train: bool = False) -> Array:
@@ -47,8 +51,11 @@ class Network(nn.Module):
         cell = f"stage_{number}_cell_{r}"
 
         def edge(e, x, part=part, cell=cell, row=rows[r]):
-          blocks = list(part.edges[e].values())
-          return run(blocks[self.choices[row[e]]], f"{cell}_edge_{e}", x)
+          block = list(part.edges[e].values())[self.choices[row[e]]]
+          y = run(block, f"{cell}_edge_{e}", x)
+          if train and block is not None and block.workloads:
+            y = self._drop(y)
+          return y
 
         def link(name, x, part=part, cell=cell):
           return run(part.links[name], f"{cell}_{name}", x)
@@ -59,6 +66,14 @@ class Network(nn.Module):
     return plan.trunk(
       images, lambda name, x: run(plan.fixed[name], name, x), stage
     )
+
+  def _drop(self, y: Array) -> Array:
+    if isinstance(self.drop_path, float) and not self.drop_path:
+      return y
+    keep = 1.0 - self.drop_path
+    shape = (y.shape[0], 1, 1, 1)
+    kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)
+    return jnp.where(kept, y / keep, 0.0).astype(y.dtype)
 
 
 def extract(plan: Plan, variables: Mapping, architecture: Architecture) -> dict:

@@ -1,0 +1,268 @@
+"""Strategies that evaluate architectures one by one in a trained supernet.
+
+The epochs train the supernet on uniformly sampled single paths; then points
+are asked, scored with batch statistics of their own and told, generation after
+generation. `evaluations.csv` has every point, `front.csv` the best of them and
+`hypervolume.csv` how far each generation came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax import data, pareto, run_folder
+from nasjax import search as searches
+from nasjax.cli import populations, training
+from nasjax.search import genes as genetics
+from nasjax.signals import Stop
+from nasjax.spaces.space import Architecture
+
+_CHUNK = 10  # architectures scored before a signal is looked for
+# Many architectures are compared: a standard error of about a point will do.
+_IMAGES = 2048
+_CALIBRATION = 2  # batches of 256
+
+
+class Evaluator:
+  """Scores points at a supernet's weights; remembers nothing."""
+
+  def __init__(self, problem, variables: Any, stop: Stop):
+    """Compiles when the first points are scored."""
+    self.problem, self.costs = problem, populations.costs(problem)
+    self._stop = stop
+    self._variables = variables
+    self._accuracy = jax.jit(
+      searches.population_accuracy(
+        problem.space,
+        problem.train,
+        problem.valid,
+        data.statistics(problem.train),
+        calibration_batches=_CALIBRATION,
+        most=_IMAGES,
+      )
+    )
+
+  def accuracies(self, points: np.ndarray) -> np.ndarray:
+    """f64[N] in 0..1 of genes i32[N, G]."""
+    masks, found = self.problem.space.masks, []
+    for start in range(0, len(points), _CHUNK):
+      self._stop.check()
+      part = points[start : start + _CHUNK]
+      # One shape, so that one program serves all.
+      rows = np.resize(part, (_CHUNK, part.shape[1]))
+      choices = genetics.to_choices(masks, rows)
+      scores = self._accuracy(
+        self._variables, {n: jnp.asarray(c) for n, c in choices.items()}
+      )
+      found.append(np.asarray(scores, np.float64)[: len(part)])
+    return np.concatenate(found)
+
+  def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(objectives f64[N, M], violations f64[N]): error first."""
+    errors = 1.0 - self.accuracies(points)
+    built = [genetics.architecture(self.problem.space, p) for p in points]
+    costs = [[m.exact(a) for m in self.costs] for a in built]
+    over = [
+      sum(
+        max(0.0, m.exact(a) / bound - 1.0) for m, bound in self.problem.limits
+      )
+      for a in built
+    ]
+    return np.column_stack([errors, np.array(costs)]), np.array(over)
+
+
+def generations(
+  made, state: Any, evaluate: Evaluator, first: int, last: int
+) -> Iterator[tuple[Any, int]]:
+  """Asks, evaluates and tells; yields (state, generations told)."""
+  for generation in range(first, last):
+    points, asked = made.ask(state)
+    values, violations = evaluate(np.asarray(points))
+    state = made.tell(
+      asked,
+      points,
+      jnp.asarray(values, jnp.float32),
+      jnp.asarray(violations, jnp.float32),
+    )
+    yield state, generation + 1
+
+
+def told(state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(genes, objectives, violations) of all points, in their order."""
+  size = int(state.archive.size)
+  archive = state.archive
+  return tuple(
+    np.asarray(a)[:size]
+    for a in (archive.genes, archive.objectives, archive.violations)
+  )
+
+
+class Volumes:
+  """Hypervolumes of a problem: error and costs over the largest usual ones."""
+
+  def __init__(self, problem):
+    """Finds the scale: the most expensive of the random architectures."""
+    self._scale = np.array(
+      [1.0]
+      + [
+        max(float(problem.costs[m.name].of(problem.random).max()), 1e-30)
+        for m in populations.costs(problem)
+      ]
+    )
+
+  def of(self, values: np.ndarray, violations: np.ndarray) -> float:
+    """Of the feasible points, up to (1, 1, ...)."""
+    points = (values / self._scale)[violations <= 0]
+    if not len(points):
+      return 0.0
+    return pareto.hypervolume(points, np.ones(len(self._scale)))
+
+
+def run(problem, carried: training.Carried, recorder, folder: Path, stop: Stop):
+  """Runs the generations that are left and writes what they found.
+
+  Args:
+    problem: what is searched.
+    carried: after the epochs; holds the evolution.
+    recorder: of the run, for its checkpoints.
+    folder: of the run.
+    stop: says when a signal has come.
+
+  Returns:
+    (the decided architecture, scores of accuracy by architecture).
+
+  Raises:
+    Stopped: a signal has come; where the evolution stands is saved.
+  """
+  config = problem.config
+  variables = carried.progress.state.shared.variables
+  evaluate = Evaluator(problem, variables, stop)
+  made = populations.make(problem)
+  volumes = Volumes(problem)
+  evolving = carried.evolution
+
+  def log(text):
+    print(text, flush=True)
+
+  try:
+    for state, done in generations(
+      made,
+      evolving.state,
+      evaluate,
+      int(evolving.generation),
+      config.generations,
+    ):
+      evolving = populations.Evolving(state, jnp.int32(done))
+      carried = carried._replace(evolution=evolving)
+      _, values, violations = told(state)
+      good = values[violations <= 0]
+      best = 1.0 - good[:, 0].min() if len(good) else math.nan
+      log(
+        f"generation {done}/{config.generations}  {len(values)} evaluated"
+        f"  best accuracy {best:.4f}"
+        f"  hypervolume {volumes.of(values, violations):.4f}"
+      )
+      if done == config.generations or recorder.due(config.checkpoint_minutes):
+        recorder.save(carried, log)
+  finally:
+    # A signal between two generations: what they found is not lost.
+    if stop.signal is not None and evolving.generation:
+      recorder.save(carried, log)
+  rivals = None
+  if config.strategy != "random":
+    rivals = _random(problem, evaluate)
+  _write(problem, evolving.state, rivals, volumes, folder)
+  decided = _decide(problem, evolving.state)
+  return decided, _scorer(problem, evaluate)
+
+
+def _random(problem, evaluate: Evaluator):
+  """As many random points, for comparison."""
+  key = jax.random.key(problem.config.seed)
+  made, state = populations.random_begin(problem, key)
+  for found, _ in generations(
+    made, state, evaluate, 0, problem.config.generations
+  ):
+    state = found
+  return told(state)
+
+
+def _scorer(problem, evaluate) -> Callable[[Architecture], float]:
+  def accuracy(architecture):
+    point = genetics.from_choices(problem.space.masks, architecture.choices)
+    return float(evaluate.accuracies(point[None])[0])
+
+  return accuracy
+
+
+def _decide(problem, state) -> Architecture:
+  """The feasible point of least error; the nearest to the best if none is."""
+  points, values, violations = told(state)
+  order = np.lexsort((values[:, 1], values[:, 0], violations))
+  best = genetics.architecture(problem.space, points[order[0]])
+  if violations[order[0]] <= 0:
+    return best
+  # Some architecture keeps the limits, or the search had been refused.
+  near = {
+    n: 0.9 * w + 0.1 * problem.space.masks[n] for n, w in best.one_hot().items()
+  }
+  near = {n: w / w.sum(-1, keepdims=True) for n, w in near.items()}
+  return problem.space.decide(near, problem.limits)
+
+
+def _described(problem, point) -> Mapping[str, Any]:
+  architecture = genetics.architecture(problem.space, point)
+  names = "|".join(n for g in architecture.names().values() for n in g)
+  return {"architecture": names} | {
+    n: float(m.exact(architecture)) for n, m in problem.metrics.items()
+  }
+
+
+def _write(problem, state, rivals, volumes, folder: Path) -> None:
+  points, values, violations = told(state)
+  size = problem.config.population
+  rows = [
+    {
+      "evaluation": i,
+      "generation": i // size,
+      "valid_accuracy": 1.0 - float(values[i, 0]),
+      "violation": float(violations[i]),
+      **_described(problem, point),
+    }
+    for i, point in enumerate(points)
+  ]
+  _csv(folder / run_folder.EVALUATIONS, rows)
+  good = np.flatnonzero(violations <= 0)
+  front = good[pareto.front(values[good])] if len(good) else good
+  front = front[np.argsort(values[front, 0])]
+  chosen = [{**rows[i], "on_front": 1} for i in front]
+  _csv(folder / run_folder.FRONT, chosen or [{**rows[0], "on_front": 0}])
+  history = []
+  for generation in range(1, problem.config.generations + 1):
+    end = generation * size
+    row = {
+      "generation": generation,
+      "evaluations": min(end, len(points)),
+      "hypervolume": volumes.of(values[:end], violations[:end]),
+    }
+    if rivals is not None:
+      _, others, over = rivals
+      row["random_hypervolume"] = volumes.of(others[:end], over[:end])
+    history.append(row)
+  _csv(folder / run_folder.HYPERVOLUME, history)
+  last = history[-1]
+  text = f"hypervolume {last['hypervolume']:.4f}"
+  if rivals is not None:
+    text += f", of as many random points {last['random_hypervolume']:.4f}"
+  print(f"{text}; {len(front)} points on the front", flush=True)
+
+
+def _csv(path: Path, rows) -> None:
+  run_folder.write_atomic(path, run_folder.csv_text(list(rows[0]), rows))

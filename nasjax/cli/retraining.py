@@ -1,0 +1,181 @@
+"""`nasjax retrain`: a decided network, trained alone and tested."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nasjax import (
+  checkpoint,
+  data,
+  errors,
+  lock,
+  run_folder,
+  signals,
+  spaces,
+  training,
+)
+from nasjax.cli import config as configs
+from nasjax.cli import fingerprint, parts, reuse
+from nasjax.cli.config import RetrainConfig, SearchConfig
+from nasjax.errors import InputError, NumbersError, one_line
+from nasjax.spaces import genotype
+
+
+def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
+  """Trains what a run decided and writes a folder of its own.
+
+  `metrics.csv` has a row an epoch, `retrained.json` the accuracies and
+  `checkpoints/` the weights. Started again it goes on where it was stopped.
+
+  Args:
+    run: a finished run folder.
+    config: how it is trained.
+    force: begin anew, whatever is in the folder.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    InputError: no finished run, options that cannot be, or a folder of
+      another training.
+    NumbersError: the training met a number that is not finite.
+  """
+  source = Path(run)
+  if not (source / run_folder.GENOTYPE).is_file():
+    raise InputError(run, f"is no finished run: no {run_folder.GENOTYPE}")
+  searched = configs.from_flags(SearchConfig, {}, str(reuse.config_path(run)))
+  decided, _ = genotype.read(source, parts.built_ins(spaces))
+  dataset = data.load(
+    searched.data,
+    image_size=searched.image_size,
+    max_bytes=searched.max_dataset_bytes,
+  )
+  shape = decided.space.arguments["image_shape"]
+  if tuple(data.shape(dataset.train)) != tuple(shape):
+    raise InputError(
+      run, f"was searched on images of {shape}, these are another data set"
+    )
+  recipe = training.Recipe(
+    config.epochs,
+    config.batch_size,
+    config.learning_rate,
+    label_smoothing=config.label_smoothing,
+    drop_path=config.drop_path,
+    augmentation=parts.augmentation(config.augment, dataset),
+  )
+  size = len(dataset.train.labels)
+  if config.batch_size > size:
+    raise InputError(
+      "--batch-size", f"{config.batch_size} is over the {size} training images"
+    )
+  out = source / "retrained" if config.out is None else Path(config.out)
+  known = {
+    "fixed": {
+      **{f"option {k}": v for k, v in dataclasses.asdict(config).items()},
+      "genotype": fingerprint.sha256(
+        (source / run_folder.GENOTYPE).read_bytes()
+      ),
+      "data": fingerprint.sha256(*dataset.train),
+    },
+    "machine": {},
+  }
+  known["fixed"].pop("option out")
+  going_on = bool(checkpoint.steps(out / checkpoint.FOLDER)) and not force
+  folder = run_folder.create(out, force=force or going_on)
+  with signals.caught() as stop, lock.hold(folder):
+    if not going_on:
+      run_folder.clear(folder)
+      checkpoint.remove_all(folder / checkpoint.FOLDER)
+    _train(source, decided, recipe, dataset, config, folder, known, stop)
+  return errors.DONE
+
+
+def _train(source, decided, recipe, dataset, config, folder, known, stop):
+  key = jax.random.key(config.seed)
+  variables = None
+  if config.inherit:
+    variables = decided.space.extract(reuse.variables(str(source)), decided)
+  size = len(dataset.train.labels)
+
+  def begin(key):
+    return training.begin(key, decided, recipe, size, variables)
+
+  state, rows = _restored(folder, known, jax.eval_shape(begin, key))
+  if state is None:
+    state = jax.jit(begin)(key)
+  for epoch in training.epochs(
+    decided, recipe, dataset.train, state, key=jax.random.fold_in(key, 1)
+  ):
+    if not epoch.finite:
+      raise NumbersError(
+        f"epoch {epoch.number}: the loss or a weight is not finite; lower"
+        " --learning-rate"
+      )
+    state = epoch.state
+    rows.append(
+      {
+        "epoch": epoch.number,
+        "train_loss": repr(epoch.loss),
+        "train_accuracy": repr(epoch.accuracy),
+      }
+    )
+    run_folder.write_atomic(
+      folder / run_folder.METRICS, run_folder.csv_text(list(rows[0]), rows)
+    )
+    checkpoint.save(folder / checkpoint.FOLDER, epoch.number, state, known)
+    print(
+      f"epoch {epoch.number}/{recipe.epochs}  loss {epoch.loss:.3f}  accuracy"
+      f" {epoch.accuracy:.3f}",
+      flush=True,
+    )
+    stop.check()
+  _finish(decided, state, dataset, folder)
+
+
+def _restored(folder: Path, known, target: Any):
+  """(state, rows) of the newest sound checkpoint; (None, []) without one."""
+  saved = checkpoint.newest(
+    folder / checkpoint.FOLDER,
+    lambda text: print(one_line(text), file=sys.stderr, flush=True),
+  )
+  if saved is None:
+    return None, []
+  where = f"{folder}/{checkpoint.FOLDER}/{saved.step}"
+  changed = fingerprint.changed(saved.manifest.fingerprint, known, "fixed")
+  if changed:
+    raise InputError(
+      where,
+      f"was made with another {', '.join(changed)}",
+      "name another --out, or begin anew with --force",
+    )
+  rows = run_folder.read_rows(folder / run_folder.METRICS, saved.step)
+  print(f"RESUMED {saved.step}", flush=True)
+  state = checkpoint.fit(saved, target, where)
+  return jax.tree.map(jnp.asarray, state), rows
+
+
+def _finish(decided, state, dataset, folder: Path) -> None:
+  statistics = data.statistics(dataset.train)
+  found = {
+    "train_accuracy": training.accuracy(
+      decided, state.variables, dataset.train, statistics
+    )
+  }
+  if dataset.test is not None:
+    found["test_accuracy"] = training.accuracy(
+      decided, state.variables, dataset.test, statistics
+    )
+  run_folder.write_atomic(
+    folder / run_folder.RETRAINED, run_folder.json_text(found)
+  )
+  for name, value in found.items():
+    print(f"{name}: {value:.4f}")
+  if dataset.test is None:
+    print("the data has no test images")
+  print(f"written to {folder}\nDONE", flush=True)

@@ -1,0 +1,145 @@
+"""`nasjax search --strategy nsga2|random`: files, resuming, refusals."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from nasjax import checkpoint, pareto, run_folder
+from nasjax.cli.main import main
+
+TINY = (
+  "--space nasbench201 --channels 2 --cells 1 --epochs 2 --batch-size 8"
+  " --checkpoint-minutes 0 --limit macs=50000"
+).split()
+SMALL = ["--population", "6", "--generations", "4"]
+
+
+def rows(path):
+  with open(path, newline="") as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(npz, tmp_path_factory):
+  out = tmp_path_factory.mktemp("run") / "a"
+  words = ["search", "--strategy", "nsga2", "--data", npz, *TINY, *SMALL]
+  assert main([*words, "--out", str(out)]) == 0
+  return out
+
+
+def test_files_say_what_was_evaluated_and_what_is_best(finished):
+  found = rows(finished / run_folder.EVALUATIONS)
+  assert len({r["architecture"] for r in found}) == len(found) == 24
+  genotype = json.loads((finished / run_folder.GENOTYPE).read_text())
+  decided = "|".join(genotype["choices"]["cell"])
+  kept = [r for r in found if float(r["violation"]) <= 0]
+  for row in found:
+    over = max(0.0, float(row["macs"]) / 50000 - 1)
+    assert float(row["violation"]) == pytest.approx(over, abs=1e-6)
+  best = max(kept, key=lambda r: float(r["valid_accuracy"]))
+  own = next(r for r in found if r["architecture"] == decided)
+  assert own["valid_accuracy"] == best["valid_accuracy"]
+  assert genotype["metrics"]["macs"]["value"] <= 50000
+  points = np.array(
+    [[1 - float(r["valid_accuracy"]), float(r["macs"])] for r in kept]
+  )
+  want = {kept[i]["architecture"] for i in pareto.front(points)}
+  front = rows(finished / run_folder.FRONT)
+  assert {r["architecture"] for r in front} == want
+  volumes = rows(finished / run_folder.HYPERVOLUME)
+  assert [int(r["evaluations"]) for r in volumes] == [6, 12, 18, 24]
+  for name in ("hypervolume", "random_hypervolume"):
+    series = [float(r[name]) for r in volumes]
+    assert series == sorted(series) and series[-1] > 0
+
+
+def test_it_goes_on_from_every_generation_to_the_same_bits(finished, tmp_path):
+  """Three checkpoints are kept: the last three generations."""
+  names = (
+    run_folder.EVALUATIONS,
+    run_folder.FRONT,
+    run_folder.HYPERVOLUME,
+    run_folder.GENOTYPE,
+  )
+  steps = checkpoint.steps(finished / checkpoint.FOLDER)
+  digest = checkpoint.verify(finished / checkpoint.FOLDER, steps[-1]).manifest
+  for keep in (1, 2):
+    out = tmp_path / str(keep)
+    shutil.copytree(finished, out)
+    for name in names:
+      (out / name).unlink()
+    for step in steps[keep:]:
+      shutil.rmtree(out / checkpoint.FOLDER / str(step))
+    assert main(["resume", str(out)]) == 0
+    for name in names:
+      assert (out / name).read_bytes() == (finished / name).read_bytes()
+    again = checkpoint.verify(out / checkpoint.FOLDER, steps[-1]).manifest
+    assert again.digest == digest.digest
+
+
+def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
+  out = tmp_path / "again"
+  words = ["retrain", str(finished), "--epochs", "3", "--batch-size", "16"]
+  words += ["--drop-path", "0.1", "--augment", "cutout", "--inherit"]
+  assert main([*words, "--out", str(out)]) == 0
+  found = json.loads((out / run_folder.RETRAINED).read_text())
+  assert 0 <= found["test_accuracy"] <= 1
+  whole = (out / run_folder.METRICS).read_bytes()
+  assert whole.count(b"\n") == 4
+  # As if it had been stopped after its second epoch.
+  (out / run_folder.RETRAINED).unlink()
+  shutil.rmtree(out / checkpoint.FOLDER / "3")
+  capsys.readouterr()
+  assert main([*words, "--out", str(out)]) == 0
+  assert "RESUMED 2" in capsys.readouterr().out
+  assert (out / run_folder.METRICS).read_bytes() == whole
+  assert json.loads((out / run_folder.RETRAINED).read_text()) == found
+  assert main([*words, "--seed", "1", "--out", str(out)]) == 2
+  error = capsys.readouterr().err
+  assert "another option seed" in error and error.count("\n") == 1
+  assert main(["retrain", str(tmp_path)]) == 2
+  assert "no genotype.json" in capsys.readouterr().err
+
+
+def test_random_search_has_no_rival(npz, tmp_path):
+  out = tmp_path / "a"
+  words = ["search", "--strategy", "random", "--data", npz, *TINY, *SMALL]
+  assert main([*words, "--out", str(out)]) == 0
+  assert len(rows(out / run_folder.EVALUATIONS)) == 24
+  assert "random_hypervolume" not in rows(out / run_folder.HYPERVOLUME)[0]
+
+
+@pytest.mark.parametrize(
+  "words, said",
+  [
+    ("--strategy nsga2 --penalty equality", "--penalty: is no option"),
+    ("--strategy nsga2 --relaxation gdas", "--relaxation: is no option"),
+    ("--strategy nsga2 --front 3", "--front: is no option"),
+    ("--population 10", "--population: is no option of --strategy diff"),
+    ("--strategy nsga3", "did you mean nsga2"),
+    ("--strategy nsga2 --objective cross_entropy params=2", "coefficients"),
+    ("--strategy nsga2 --objective colour", "no metric"),
+    ("--strategy nsga2 --population 3", "--population"),
+  ],
+)
+def test_mistakes_are_one_line(words, said, npz, tmp_path, capsys):
+  out = tmp_path / "a"
+  given = ["search", "--data", npz, *TINY, *words.split(), "--out", str(out)]
+  assert main(given) == 2
+  error = capsys.readouterr().err
+  assert said in error and error.count("\n") == 1
+  assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["nsga2", "random"])
+def test_on_digits(strategy, tmp_path):
+  out = tmp_path / "a"
+  words = ["search", "--strategy", strategy, "--limit", "latency_ms=0.03"]
+  assert main([*words, "--out", str(out)]) == 0
+  genotype = json.loads((out / run_folder.GENOTYPE).read_text())
+  assert genotype["metrics"]["latency_ms"]["value"] <= 0.03
+  assert genotype["metrics"]["valid_accuracy"]["value"] > 0.7
