@@ -99,6 +99,7 @@ def run(arguments, strategy, options: Options) -> dict:
     arguments.accuracy_column,
     arguments.cost,
     arguments.objectives,
+    arguments.reward_column,
   )
   scores = measure(table, arguments.classes)
   head = {
@@ -153,8 +154,13 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--accuracy", metavar="FILE.csv[.gz]")
   parser.add_argument("--accuracy-column", default="test_acc_200ep")
-  parser.add_argument("--cost", required=True, metavar="FILE.csv[.gz]")
+  parser.add_argument("--cost", metavar="FILE.csv[.gz]")
   parser.add_argument("--objectives", required=True, help="names with commas")
+  parser.add_argument(
+    "--reward-column",
+    metavar="COLUMN",
+    help="enas: an accuracy that its reward reads in place of the error",
+  )
   parser.add_argument("--strategy", choices=STRATEGIES, default="nsga2")
   for name, value in Options()._asdict().items():
     parser.add_argument(
@@ -175,6 +181,10 @@ def main() -> int:
     if name not in strategy.OPTIONS:
       flag = "--" + name.replace("_", "-")
       parser.error(f"{flag} is not used by --strategy {arguments.strategy}")
+  if arguments.reward_column and arguments.strategy != "enas":
+    parser.error(
+      f"--reward-column is not used by --strategy {arguments.strategy}"
+    )
   try:
     result = run(arguments, strategy, Options(**given))
   except InputError as error:

@@ -2,7 +2,8 @@
 
 Accuracy has no gradient. Where a published reward multiplies it, exp(-cross
 entropy) stands for it: the geometric mean of the probabilities given to the
-right classes, 1 at best and 1 / classes for a guess.
+right classes, 1 at best and 1 / classes for a guess. A search that needs no
+gradient gives the task scalar `accuracy`, and then that is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
   "cross_entropy",
   "edp",
   "efficiency",
+  "error",
   "metric",
   "mnasnet_hard",
   "mnasnet_soft",
@@ -31,6 +33,20 @@ def cross_entropy() -> Objective:
     ("cross_entropy",),
     lambda task, costs: task["cross_entropy"],
   )
+
+
+def error() -> Objective:
+  """1 - accuracy on the validation batch, for searches without gradients."""
+  return Objective(
+    "error", ("accuracy",), lambda task, costs: 1.0 - task["accuracy"]
+  )
+
+
+def _accuracy(task: Task, exponent: float = 1.0) -> Array:
+  """The accuracy, or what stands for it, to a power."""
+  if "accuracy" in task:
+    return task["accuracy"] ** exponent
+  return jnp.exp(-exponent * task["cross_entropy"])
 
 
 def _check_above_zero(name: str, **numbers: float) -> None:
@@ -124,7 +140,7 @@ def _mnasnet(name, cost, target, below, above):
   def value(task: Task, costs: Costs) -> Array:
     ratio = costs[cost.name] / target
     exponent = jnp.where(ratio > 1.0, above, below)
-    return -jnp.exp(-task["cross_entropy"]) * ratio**exponent
+    return -_accuracy(task) * ratio**exponent
 
   return Objective(name, ("cross_entropy",), value, (cost,))
 
@@ -214,9 +230,8 @@ def efficiency(
     raise ValueError("objective efficiency: exponents must be 0 or more")
 
   def value(task: Task, costs: Costs) -> Array:
-    accuracy = jnp.exp(-accuracy_exponent * task["cross_entropy"])
     energies = (costs[energy.name] / energy_reference) ** energy_exponent
     latencies = (costs[latency.name] / latency_reference) ** latency_exponent
-    return -accuracy / (energies * latencies)
+    return -_accuracy(task, accuracy_exponent) / (energies * latencies)
 
   return Objective("efficiency", ("cross_entropy",), value, (latency, energy))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nasjax.cli import config as configs
-from nasjax.cli import search
+from nasjax.cli import search, strategies
 from nasjax.cli.main import main
 
 TINY = [
@@ -305,6 +305,6 @@ def test_measured_table_serves_a_search(tmp_path, npz, capsys):
   assert metric.unit == "ms" and "mine" in metric.source
   low, high = problem.costs["latency_ms"].extremes(problem.space.masks)
   assert 0 < low < high
-  made, _ = search.build(problem)
+  made = strategies.build(problem).search
   assert made.init and problem.steps > 0
   capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 
 from nasjax import spaces
 from nasjax.cli import config as configs
-from nasjax.cli import search
+from nasjax.cli import search, strategies
 from nasjax.cli.main import main
 from nasjax.hardware import table as tables
 
@@ -150,7 +150,7 @@ def test_every_combination_is_made(weighting, penalty, files):
       tighten=None if penalty == "objective" else 2.0,
     )
   )
-  made, _ = search.build(problem)
+  made = strategies.build(problem).search
   assert callable(made.update)
 
 
@@ -175,7 +175,7 @@ def test_composed_objectives_are_made(objective, files):
   problem = search.prepare(
     config(files, objective=(objective,), limit=(f"latency_ms={high}",))
   )
-  search.build(problem)
+  strategies.build(problem)
 
 
 REFUSED = [

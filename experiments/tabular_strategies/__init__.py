@@ -41,6 +41,8 @@ class Table:
   names: tuple[str, ...]  # M; "error" is 100 - accuracy in percent
   numbers: np.ndarray  # i64[N], ascending: `number` of rows[i]
   rows: np.ndarray  # i64[N]
+  # f64[N]: a cheap accuracy in percent that a reward may read; None: none is.
+  signal: np.ndarray | None = None
 
   def lookup(self, genes: Any) -> np.ndarray:
     """Rows i64[...] of genes i32[..., G]; -1 where the table has none."""
@@ -92,7 +94,13 @@ class Evaluated(NamedTuple):
 
 
 def table(
-  architectures, genes, cardinalities, candidates, objectives, names
+  architectures,
+  genes,
+  cardinalities,
+  candidates,
+  objectives,
+  names,
+  signal=None,
 ) -> Table:
   """A table with its lookup; see the fields of `Table`.
 
@@ -117,6 +125,7 @@ def table(
     tuple(names),
     numbers,
     rows,
+    None if signal is None else np.asarray(signal, np.float64),
   )
 
 

@@ -97,44 +97,62 @@ def genes(
 
 
 def read(
-  accuracy: str | None, accuracy_column: str, cost: str, objectives: str
+  accuracy: str | None,
+  accuracy_column: str,
+  cost: str | None,
+  objectives: str,
+  reward_column: str | None = None,
 ) -> Table:
-  """The table of those architectures that both files have.
+  """The table of those architectures that the files have.
 
   Args:
     accuracy: the file of accuracies in percent, for the objective `error`.
     accuracy_column: its column.
-    cost: the file of all other objectives.
+    cost: the file of all other objectives; None where there are none.
     objectives: names with commas, `error` or columns of `cost`.
+    reward_column: the accuracies that are the table's signal, if any.
 
   Raises:
     InputError: names the file, line or flag that is wrong.
   """
   names = [name.strip() for name in objectives.split(",")]
-  if len(names) < 2 or len(set(names)) != len(names) or not all(names):
-    raise InputError(
-      "--objectives", f"{objectives!r} must be two or more different names"
-    )
-  values = {}
+  if len(set(names)) != len(names) or not all(names):
+    raise InputError("--objectives", f"{objectives!r} must be different names")
+  values, signal = {}, {}
   if ERROR in names:
     if accuracy is None:
       raise InputError("--objectives", f"{ERROR} needs --accuracy FILE")
-    found = columns(accuracy, [accuracy_column])[accuracy_column]
-    for architecture, value in found.items():
-      if not 0.0 <= value <= 100.0:
-        raise InputError(
-          f"{accuracy} {accuracy_column}",
-          f"{value:g} of {architecture[:60]} is no percentage",
-        )
+    found = _percentages(accuracy, accuracy_column)
     values[ERROR] = {a: 100.0 - value for a, value in found.items()}
-  elif accuracy is not None:
-    raise InputError("--accuracy", f"no objective is {ERROR}")
-  values |= columns(cost, [name for name in names if name != ERROR])
+    if reward_column is not None:
+      signal = _percentages(accuracy, reward_column)
+  elif accuracy is not None or reward_column is not None:
+    flag = "--reward-column" if accuracy is None else "--accuracy"
+    raise InputError(flag, f"no objective is {ERROR}")
+  others = [name for name in names if name != ERROR]
+  if bool(others) == (cost is None):
+    raise InputError(
+      "--cost",
+      f"is needed for {others[0]}" if others else "no objective is one",
+    )
+  values |= columns(cost, others) if others else {}
   first = values[names[0]]
   shared = [a for a in first if all(a in values[name] for name in names)]
   if not shared:
-    raise InputError("arch", f"{accuracy} and {cost} share no architecture")
+    raise InputError("arch", "the files share no architecture")
   rows, candidates = genes(shared)
   points = np.array([[values[name][a] for name in names] for a in shared])
   counts = [len(column) for column in candidates]
-  return table(shared, rows, counts, candidates, points, names)
+  known = [signal[a] for a in shared] if signal else None
+  return table(shared, rows, counts, candidates, points, names, known)
+
+
+def _percentages(path: str, name: str) -> dict[str, float]:
+  """A column of accuracies, architecture -> percent."""
+  found = columns(path, [name])[name]
+  for architecture, value in found.items():
+    if not 0.0 <= value <= 100.0:
+      raise InputError(
+        f"{path} {name}", f"{value:g} of {architecture[:60]} is no percentage"
+      )
+  return found

@@ -43,9 +43,10 @@ class SearchConfig:
   space: str = option("edge", "search space: edge, nasbench201")
   strategy: str = option(
     "differentiable",
-    "differentiable (gradient search), or a supernet of single paths that is"
-    " trained first and then searched by nsga2 or random",
-    choices=("differentiable", "nsga2", "random"),
+    "differentiable (gradient search), enas (a controller learns what to"
+    " propose), or a supernet of single paths that is trained first and then"
+    " searched by nsga2 or random",
+    choices=("differentiable", "enas", "nsga2", "random"),
   )
   population: int = option(
     50, "nsga2, random: architectures a generation", low=4, high=10_000
@@ -91,7 +92,8 @@ class SearchConfig:
   )
   objective: tuple[str, ...] = option(
     ("cross_entropy",),
-    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy, latency_ms,"
+    "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (where no"
+    " gradient is needed the error, 1 - accuracy), latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
     " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
     " mnasnet_hard (their target is the first limit)",
@@ -158,8 +160,17 @@ class SearchConfig:
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6
   )
-  arch_learning_rate: float = option(
-    0.02, "of the architecture parameters (Adam)", low=0, high=1e6
+  arch_learning_rate: float | None = option(
+    None,
+    "of the architecture parameters (Adam); default 0.02, enas 0.0035",
+    low=0,
+    high=1e6,
+  )
+  controller_samples: int = option(
+    10, "enas: networks that a controller step rewards", low=1, high=1000
+  )
+  entropy_weight: float = option(
+    1e-3, "enas: reward of a nat of the controller's entropy", low=0, high=1e6
   )
   device: tuple[str, ...] = option(
     (),

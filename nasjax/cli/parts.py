@@ -309,7 +309,11 @@ def make_objectives(
     if preference[-1] == 0 and config.weighting not in _WITH_ZERO:
       raise InputError(flag, f"{config.weighting} needs it above 0")
     if name == "cross_entropy":
-      made.append(objectives.cross_entropy())
+      # A reward needs no gradient, so it reads the accuracy itself.
+      rewarded = config.strategy == "enas"
+      made.append(
+        objectives.error() if rewarded else objectives.cross_entropy()
+      )
     elif name in COMPOSED:
       made.append(_composed(name, known, medians, bounds, flag))
     else:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from nasjax.cli import config as configs
 from nasjax.cli import metrics
-from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.search import genes, nsga2
 from nasjax.types import Array, Evolution, Key
 
 STRATEGIES = ("nsga2", "random")
-# What moves the logits, which these strategies do not have.
-_GRADIENT = (
-  "relaxation",
-  "temperature",
-  "temperature_end",
-  "hypergradient",
-  "weighting",
-  "normalization",
-  "penalty",
-  "penalty_strength",
-  "tighten",
-  "arch_learning_rate",
-  "front",
-  "operation_dropout",
-  "stop_on_skips",
-  "warmup",
-)
-_EVOLUTION = ("population", "generations")
 
 
 class Evolving(NamedTuple):
@@ -41,26 +20,6 @@ class Evolving(NamedTuple):
 
   state: Any
   generation: Array  # i32[], generations told
-
-
-def check(config: SearchConfig) -> SearchConfig:
-  """Refuses options that the strategy does not have.
-
-  Raises:
-    InputError: names the flag.
-  """
-  evolving = config.strategy in STRATEGIES
-  foreign = _GRADIENT if evolving else _EVOLUTION
-  for field in dataclasses.fields(config):
-    if field.name in foreign and getattr(config, field.name) != field.default:
-      raise InputError(
-        configs.flag(field.name),
-        f"is no option of --strategy {config.strategy}",
-        "leave it out",
-      )
-  if evolving and config.from_ is not None:
-    raise InputError("--from", f"is no option of --strategy {config.strategy}")
-  return config
 
 
 def costs(problem) -> list:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nasjax import checkpoint, run_folder
 from nasjax.cli import config as configs
-from nasjax.cli import training
+from nasjax.cli import strategies, training
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.manifests import Damaged
@@ -46,6 +46,11 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   made = configs.from_flags(SearchConfig, flags, path)
   fresh: dict[str, Any] = {"out": None, "warmup": 0.0, "front": None}
   old = configs.from_flags(SearchConfig, {}, path)
+  if made.strategy != old.strategy:
+    # What the run was told and this strategy does not read.
+    plain = SearchConfig()
+    fresh |= {n: getattr(plain, n) for n in strategies.foreign(made.strategy)}
+    fresh["arch_learning_rate"] = None
   share = 1.0 - old.warmup
   if made.device != old.device:
     share = _NEW_DEVICE
@@ -64,7 +69,7 @@ def _base(run: str) -> tuple[SearchConfig, Any]:
   path = config_path(run)
   old = configs.from_flags(SearchConfig, {}, str(path))
   problem = search.prepare(old)
-  made, _ = search.build(problem)
+  made = strategies.build(problem).search
   folder = Path(run) / checkpoint.FOLDER
   for step in reversed(checkpoint.steps(folder)):
     try:
@@ -82,7 +87,7 @@ def variables(run: str) -> Any:
   return _base(run)[1].shared.variables
 
 
-def check(problem, made) -> None:
+def check(problem, strategy) -> None:
   """Refuses a run that cannot be reused, before anything is written.
 
   Raises:
@@ -92,7 +97,7 @@ def check(problem, made) -> None:
   if run is None:
     return
   variables = _base(run)[1].shared.variables
-  state = jax.eval_shape(made.init, jax.random.key(0))
+  state = jax.eval_shape(strategy.search.init, jax.random.key(0))
   ours = jax.tree.map(lambda v: (v.shape, v.dtype), state.shared.variables)
   theirs = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
   if ours != theirs:
@@ -101,7 +106,7 @@ def check(problem, made) -> None:
     )
 
 
-def carried(problem, made) -> training.Carried | None:
+def carried(problem, strategy) -> training.Carried | None:
   """What a new search starts from; None: from random weights.
 
   For another device the architecture parameters are taken too:
@@ -116,17 +121,15 @@ def carried(problem, made) -> training.Carried | None:
     return None
   old, base = _base(config.from_)
   key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  begun = jax.jit(training.starting(problem, made))(key)
+  begun = jax.jit(training.starting(problem, strategy.search))(key)
   state = begun.progress.state
   state = state._replace(
     shared=state.shared._replace(
       variables=jax.tree.map(jnp.asarray, base.shared.variables)
     )
   )
-  if config.device != old.device and old.front is None and config.front is None:
-    state = state._replace(
-      member=state.member._replace(
-        logits=jax.tree.map(jnp.asarray, base.member.logits)
-      )
-    )
+  same = config.strategy == old.strategy
+  if same and config.device != old.device and old.front is config.front is None:
+    member = strategy.inherit(state.member, base.member)
+    state = state._replace(member=member)
   return begun._replace(progress=begun.progress._replace(state=state))

@@ -7,27 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nasjax import (
   checkpoint,
   data,
   errors,
   lock,
-  relaxations,
   run_folder,
   signals,
 )
-from nasjax import search as searches
 from nasjax.cli import config as configs
 from nasjax.cli import (
   decisions,
-  evolution,
   parts,
-  populations,
   reuse,
+  strategies,
   tables,
   training,
 )
@@ -65,7 +60,7 @@ class Problem(NamedTuple):
 
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
-  config = parts.resolve_devices(populations.check(config))
+  config = parts.resolve_devices(strategies.check(config))
   dataset = data.load(
     config.data,
     image_size=config.image_size,
@@ -118,84 +113,6 @@ def _uniform(space):
   return {n: m / m.sum(-1, keepdims=True) for n, m in space.masks.items()}
 
 
-def build(problem: Problem) -> tuple[Any, Any]:
-  """The search and its relaxation."""
-  config, steps = problem.config, problem.steps
-  if config.strategy in populations.STRATEGIES:
-    populations.costs(problem)  # refuses what they cannot have
-    return _single_paths(problem)
-  relaxation = parts.relaxation(config, problem.space, steps)
-  medians = {
-    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
-  }
-  objectives, preference = parts.make_objectives(
-    config, problem.metrics, medians, problem.limits
-  )
-  options = dict(
-    **_weight_options(problem),
-    relaxation=relaxation,
-    objectives=objectives,
-    weighting=parts.weighting(config),
-    constraints=parts.make_constraints(config, problem.limits, steps),
-    hypergradient=parts.hypergradient(config),
-    arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
-    arch_start=round(config.warmup * steps),
-  )
-  if not problem.members:
-    return (
-      searches.differentiable(problem.space, preference=preference, **options),
-      relaxation,
-    )
-  if config.penalty == "objective" and problem.limits:
-    raise InputError("--penalty objective", "a front has many limits")
-  made = searches.differentiable_front(
-    problem.space,
-    members=config.front,
-    limits={
-      metric.name: [bounds[i][1] for bounds in problem.members]
-      for i, (metric, _) in enumerate(problem.limits)
-    },
-    preferences=[preference] * config.front,
-    **options,
-  )
-  return made, relaxation
-
-
-def _weight_options(problem: Problem) -> dict[str, Any]:
-  """How the weights of any supernet are trained."""
-  config = problem.config
-  rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
-  return dict(
-    optimizer=optax.chain(
-      optax.clip_by_global_norm(5.0),
-      optax.add_decayed_weights(3e-4),
-      optax.sgd(rate, momentum=0.9),
-    ),
-    remat={"auto": None, "on": True, "off": False}[config.remat],
-    activations=config.activations,
-  )
-
-
-def _single_paths(problem: Problem) -> tuple[Any, Any]:
-  """A supernet trained on uniform single paths (Guo et al. 2020); no search.
-
-  The logits stay where they are, equal, and gdas draws one path an edge.
-  """
-  relaxation = relaxations.gdas()
-  equal = relaxation._replace(
-    init=lambda key, masks: {
-      n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
-    }
-  )
-  made = searches.differentiable(
-    problem.space,
-    relaxation=equal,
-    arch_start=problem.steps,
-    **_weight_options(problem),
-  )
-  return made, equal
-
-
 def run(config: SearchConfig, *, force: bool = False) -> int:
   """Runs a search and writes its run folder.
 
@@ -212,8 +129,8 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     NumbersError: the search met a number that is not finite.
   """
   problem = prepare(config)
-  made, relaxation = build(problem)
-  reuse.check(problem, made)
+  strategy = strategies.build(problem)
+  reuse.check(problem, strategy)
   config = problem.config
   if config.out is None:
     name = "-".join(
@@ -231,18 +148,17 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     )
     # Last: with it the folder can be resumed.
     run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
-    return carry_on(problem, made, relaxation, folder, stop)
+    return carry_on(problem, strategy, folder, stop)
 
 
 def carry_on(
-  problem: Problem, made, relaxation, folder, stop, carried=None
+  problem: Problem, strategy: strategies.Strategy, folder, stop, carried=None
 ) -> int:
   """Runs what is left of a search, in a folder that this process holds.
 
   Args:
     problem: what is searched.
-    made: the search.
-    relaxation: its relaxation.
+    strategy: how.
     folder: of the run.
     stop: says when a signal has come.
     carried: what a checkpoint held; default: a new search.
@@ -254,49 +170,28 @@ def carry_on(
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
   if carried is None:
-    carried = reuse.carried(problem, made)
+    carried = reuse.carried(problem, strategy)
   carried, recorder = training.train(
-    problem, made, relaxation, folder, stop, carried
+    problem, strategy.search, strategy.relaxation, folder, stop, carried
   )
-  state = carried.progress.state
-  decisions.check_ranking(problem, state, folder, stop)
-  if problem.config.strategy in populations.STRATEGIES:
-    found = evolution.run(problem, carried, recorder, folder, stop)
-    _finish(problem, *found, None, folder, stop)
-  elif problem.members:
-    decisions.decide_front(problem, relaxation, state, folder, stop)
-  else:
-    _decide(problem, relaxation, state, folder, stop)
+  decisions.check_ranking(problem, carried.progress.state, folder, stop)
+  decision = strategy.end(carried, recorder, folder, stop)
+  if decision is not None:
+    _finish(problem, decision, folder, stop)
   print("DONE", flush=True)
   return errors.DONE
 
 
-def _decide(problem, relaxation, state, folder, stop) -> None:
-  """Decides, compares with random architectures, writes genotype.json."""
-  space = problem.space
-  weights = training.expected(relaxation, state)
-  decided = space.decide(weights, problem.limits)
-  accuracy = searches.supernet_accuracy(
-    space,
-    state.shared.variables,
-    problem.valid,
-    data.statistics(problem.train),
-  )
-  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
-  _finish(problem, decided, accuracy, expected, folder, stop)
-
-
-def _finish(problem, decided, accuracy, expected, folder, stop) -> None:
+def _finish(problem, decision, folder, stop) -> None:
   """Compares with the baselines, writes genotype.json and shows the table.
 
   Args:
     problem: what was searched.
-    decided: the architecture.
-    accuracy: scores one.
-    expected: each metric before deciding; None where nothing was relaxed.
+    decision: a `strategies.Decision`.
     folder: of the run.
     stop: says when a signal has come.
   """
+  decided, accuracy, expected = decision
   own = accuracy(decided)
   others = []
   for architecture in _random_within(problem, _BASELINES):

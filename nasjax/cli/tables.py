@@ -13,9 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import data
+from nasjax.cli import populations
 from nasjax.spaces import space as spaces
 
 _LINES = 20  # of progress, where there is no terminal
+_CURES = {  # of a collapse
+  "differentiable": "first (--warmup 0.5), drop skips while sampling"
+  " (--operation-dropout 0.3) or stop earlier (--stop-on-skips 0.4)",
+  "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
+  "nsga2": "(--epochs)",
+  "random": "(--epochs)",
+}
 _COUNTS = ("params", "macs", "flops")
 
 
@@ -40,7 +48,9 @@ def show_problem(problem) -> None:
   size = sum(np.prod(np.shape(m)[0]) for m in problem.space.masks.values())
   how = f"{config.relaxation}, {config.hypergradient}"
   if config.strategy != "differentiable":
-    how = f"{config.strategy} after single paths"
+    how = config.strategy
+  if config.strategy in populations.STRATEGIES:
+    how += " after single paths"
   console.print(
     f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
@@ -199,9 +209,7 @@ def show_decision(problem, columns, expected, folder: Path) -> None:
   if 2 * skips > edges:
     console.print(
       f"[bold red]warning: collapsed, {skips} of {edges} choices are skip or"
-      " none.[/] Train the weights longer first (--warmup 0.5), drop skips"
-      " while sampling (--operation-dropout 0.3) or stop earlier"
-      " (--stop-on-skips 0.4).",
+      f" none.[/] Train the weights longer {_CURES[problem.config.strategy]}.",
       highlight=False,
     )
   console.print(f"written to {escape(str(folder))}", highlight=False)

@@ -119,6 +119,7 @@ def _row(epoch: epochs.Epoch, seconds: float) -> dict[str, Any]:
   row |= {f"expected_{n}": v for n, v in info.costs.items()}
   row |= {f"violation_{n}": v for n, v in info.violations.items()}
   row |= {f"multiplier_{n}": v for n, v in info.multipliers.items()}
+  row |= info.extra
   row = {
     name: v if name == "epoch" else _cell(v)
     for k, values in row.items()

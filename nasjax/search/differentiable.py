@@ -19,7 +19,6 @@ gradients never touch the network.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +29,14 @@ from jax.flatten_util import ravel_pytree
 
 from nasjax import hypergradients, objectives, relaxations, weightings
 from nasjax.search.checks import check_parts
+from nasjax.search.shared import (
+  TASKS,
+  all_finite,
+  check_objectives,
+  check_preference,
+  default_optimizer,
+  supernet,
+)
 from nasjax.search.warmup import or_wait
 from nasjax.types import (
   Array,
@@ -37,7 +44,6 @@ from nasjax.types import (
   Constraint,
   Hypergradient,
   Key,
-  Metric,
   Objective,
   Relaxation,
   Sampled,
@@ -45,22 +51,6 @@ from nasjax.types import (
   SearchState,
   Weighting,
 )
-
-# Task scalars: (network outputs f32[B, classes], labels i32[B]) -> f32[].
-_TASKS: dict[str, Callable[[Array, Array], Array]] = {
-  "cross_entropy": lambda outputs, labels: (
-    optax.losses.softmax_cross_entropy_with_integer_labels(
-      outputs, labels
-    ).mean()
-  ),
-}
-
-
-class Shared(NamedTuple):
-  """The supernet: what several searches could share."""
-
-  variables: Any  # {"params", "batch_stats"}
-  optimizer: Any
 
 
 class Member(NamedTuple):
@@ -102,15 +92,7 @@ class Info(NamedTuple):
   coefficients: Array  # f32[M]
   sound: Any  # {what: bool[]}: its value and gradient are finite
   finite: Array  # bool[]: all of that
-
-
-def default_optimizer() -> optax.GradientTransformation:
-  """SGD with momentum 0.9, weight decay 3e-4 and clipping at norm 5."""
-  return optax.chain(
-    optax.clip_by_global_norm(5.0),
-    optax.add_decayed_weights(3e-4),
-    optax.sgd(0.025, momentum=0.9),
-  )
+  extra: Any = {}  # {name: f32[]}: what else a strategy has to say
 
 
 def default_arch_optimizer() -> optax.GradientTransformation:
@@ -135,42 +117,26 @@ def make_steps(
 
   Arguments and errors are those of `differentiable`.
   """
-  if remat is not None:
-    if not hasattr(space, "remat"):
-      raise ValueError("differentiable: remat is no option of this space")
-    space = dataclasses.replace(space, remat=remat)
-  if not jnp.issubdtype(activations, jnp.floating):
-    raise ValueError(
-      f"differentiable: activations={activations} must be a floating type"
-    )
-  metrics = _check(objectives, constraints)
+  network = supernet(
+    space,
+    optimizer=optimizer,
+    remat=remat,
+    activations=activations,
+    name="differentiable",
+  )
+  metrics = check_objectives(
+    "differentiable", objectives, constraints, tuple(TASKS)
+  )
   tasks = sorted({t for o in objectives for t in o.task})
   masks = space.masks
   check_parts(metrics, objectives, weighting, constraints, masks)
 
-  def loss_of(task, step, active_only=False):
+  def loss_of(task, step):
     def loss(params, batch_stats, logits, batch, key):
       sampled = relaxation.sample(key, logits, masks, step)
-      if active_only and sampled.paths is not None:
-        # Other paths have weight 0; only logits need them.
-        paths = {n: p[:, :1] for n, p in sampled.paths.items()}
-        sampled = Sampled(sampled.weights, paths)
-      params = jax.tree.map(lambda p: p.astype(activations), params)
-      outputs, new_stats = space.apply(
-        {"params": params, "batch_stats": batch_stats},
-        sampled,
-        batch.images.astype(activations),
-        True,
-      )
-      outputs = outputs.astype(jnp.float32)
-      hits = jnp.argmax(outputs, -1) == batch.labels
-      return _TASKS[task](outputs, batch.labels), (new_stats, hits.mean())
+      return network.loss(params, batch_stats, sampled, batch, task)
 
     return loss
-
-  def init_shared(key: Key) -> Shared:
-    variables = space.init(key)
-    return Shared(variables, optimizer.init(variables["params"]))
 
   def init_member(keys, preference, limits) -> Member:
     alpha = relaxation.init(keys[0], masks)
@@ -219,7 +185,7 @@ def make_steps(
       row += sum(by_cost[m] * slopes[m] for m in costs)
       rows.append(row)
       results.append(value)
-      sound[f"objective {objective.name}"] = _finite((value, row))
+      sound[f"objective {objective.name}"] = all_finite((value, row))
     jacobian = jnp.stack(rows)
     coefficients, weighting_state = weighting.update(
       jnp.stack(results), jacobian @ jacobian.T, member.weighting
@@ -237,7 +203,7 @@ def make_steps(
       push = multipliers[name] * slopes[name] / limit
       direction += push
       states.append(state)
-      sound[f"limit {name}"] = _finite((violations[name], push))
+      sound[f"limit {name}"] = all_finite((violations[name], push))
 
     updates, arch_state = arch_optimizer.update(
       unravel(direction), member.optimizer, member.logits
@@ -257,30 +223,20 @@ def make_steps(
       violations=violations,
       multipliers=multipliers,
       coefficients=coefficients,
-      sound=sound | {"architecture": _finite((direction, moved))},
+      sound=sound | {"architecture": all_finite((direction, moved))},
     )
     return moved, info
 
   def weight_step(shared, logits, step, train, key):
-    loss = loss_of("cross_entropy", step, active_only=True)
-    variables = shared.variables
-    (value, (new_stats, accuracy)), gradient = jax.value_and_grad(
-      loss, has_aux=True
-    )(variables["params"], variables["batch_stats"], logits, train, key)
-    updates, state = optimizer.update(
-      gradient, shared.optimizer, variables["params"]
-    )
-    new = optax.apply_updates(variables["params"], updates)
-    variables = {"params": new, "batch_stats": new_stats}
-    shared = Shared(variables, state)
-    sound = {
-      "training cross_entropy": _finite((value, gradient)),
-      "weights": _finite(shared),
-    }
-    return shared, value, accuracy, sound
+    sampled = relaxation.sample(key, logits, masks, step)
+    if sampled.paths is not None:
+      # Other paths have weight 0; only logits need them.
+      paths = {n: p[:, :1] for n, p in sampled.paths.items()}
+      sampled = Sampled(sampled.weights, paths)
+    return network.weight_step(shared, sampled, train)
 
   return Steps(
-    init_shared, init_member, arch_step, weight_step, costs_of, masks
+    network.init, init_member, arch_step, weight_step, costs_of, masks
   )
 
 
@@ -328,7 +284,7 @@ def differentiable(
       space without it.
   """
   preference = [1.0] * len(objectives) if preference is None else preference
-  check_preference(objectives, preference)
+  check_preference("differentiable", objectives, preference)
   steps = make_steps(
     space,
     relaxation=relaxation or relaxations.softmax(),
@@ -341,7 +297,11 @@ def differentiable(
     remat=remat,
     activations=activations,
   )
-  arch_step = or_wait(steps.arch_step, steps.costs, arch_start)
+  arch_step = or_wait(
+    steps.arch_step,
+    lambda member, step: steps.costs(member.logits, step),
+    arch_start,
+  )
 
   def init(key: Key) -> SearchState:
     network, *own = jax.random.split(key, 4)
@@ -379,43 +339,3 @@ def differentiable(
 
   # Compiled or not, it is traced once for all who ask for its shapes or run it.
   return Search(init, jax.jit(update))
-
-
-def check_preference(objectives, preference) -> None:
-  """Raises ValueError unless it has one number an objective."""
-  if len(preference) != len(objectives):
-    raise ValueError(
-      f"differentiable: preference has {len(preference)} numbers for"
-      f" {len(objectives)} objectives"
-    )
-
-
-def _check(objectives, constraints) -> list[Metric]:
-  """The metrics read, each once."""
-  if not objectives:
-    raise ValueError("differentiable: at least one objective is needed")
-  for objective in objectives:
-    for task in objective.task:
-      if task not in _TASKS:
-        raise ValueError(
-          f"objective {objective.name} reads task scalar {task!r}; known:"
-          f" {', '.join(_TASKS)}"
-        )
-  found: dict[str, Metric] = {}
-  read = [m for o in objectives for m in o.metrics]
-  for metric in [*read, *(c.metric for c in constraints)]:
-    if found.setdefault(metric.name, metric) is not metric:
-      raise ValueError(
-        f"differentiable: two different metrics are named {metric.name!r}"
-      )
-  return list(found.values())
-
-
-def _finite(tree) -> Array:
-  """bool[]: whether every float of `tree` is finite; keys have none."""
-  flags = [
-    jnp.isfinite(leaf).all()
-    for leaf in jax.tree.leaves(tree)
-    if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-  ]
-  return jnp.stack(flags).all() if flags else jnp.bool_(True)

@@ -22,9 +22,9 @@ from nasjax import objectives as objective_parts
 from nasjax.search.differentiable import (
   Info,
   default_arch_optimizer,
-  default_optimizer,
   make_steps,
 )
+from nasjax.search.shared import default_optimizer
 from nasjax.search.warmup import or_wait
 from nasjax.types import (
   Batch,
@@ -118,8 +118,8 @@ def differentiable_front(
 
     return mapped(one, (member, keys))
 
-  def costs(logits, step):
-    return jax.vmap(lambda own: steps.costs(own, step))(logits)
+  def costs(member, step):
+    return jax.vmap(lambda own: steps.costs(own, step))(member.logits)
 
   arch_step = or_wait(arch_steps, costs, arch_start)
 

@@ -19,6 +19,7 @@ __all__ = [
   "architecture",
   "cardinalities",
   "from_choices",
+  "kinds",
   "mutated",
   "one_hot",
   "random",
@@ -51,6 +52,22 @@ def cardinalities(masks: Masks) -> np.ndarray:
   if not counts.size or counts.min() < 1:
     raise ValueError("an edge has no candidate, or there is no edge")
   return counts
+
+
+def kinds(masks: Masks) -> np.ndarray:
+  """Which genes mean the same by their values: equal numbers, i32[G].
+
+  Those of one group with the same open candidates do.
+  """
+  found: dict[Any, int] = {}
+  return np.array(
+    [
+      found.setdefault((name, np.asarray(row, bool).tobytes()), len(found))
+      for name, mask in masks.items()
+      for row in np.asarray(mask)
+    ],
+    np.int32,
+  )
 
 
 def to_choices(masks: Masks, genes: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def or_wait(arch_step: Callable, costs: Callable, arch_start: int) -> Callable:
 
   Args:
     arch_step: as `Steps` has it, for one member or many.
-    costs: (logits, step) -> costs of the same.
+    costs: (member, step) -> costs of the same.
     arch_start: the first step that moves the logits.
 
   Returns:
@@ -28,7 +28,7 @@ def or_wait(arch_step: Callable, costs: Callable, arch_start: int) -> Callable:
     def wait(shared, member, step, train, valid, key):
       _, info = jax.eval_shape(arch_step, *operands)
       info = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), info)
-      info["costs"] = costs(member.logits, step)
+      info["costs"] = costs(member, step)
       info["sound"] = {
         n: jnp.ones_like(v, bool) for n, v in info["sound"].items()
       }

@@ -212,6 +212,15 @@ def check_connected(architecture: Architecture) -> None:
         )
 
 
+def is_connected(architecture: Architecture) -> bool:
+  """Whether `check_connected` has nothing to say."""
+  try:
+    check_connected(architecture)
+  except InputError:
+    return False
+  return True
+
+
 def random_choices(
   space: Space, rng: np.random.Generator, count: int
 ) -> dict[str, np.ndarray]:

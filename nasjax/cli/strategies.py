@@ -1,0 +1,272 @@
+"""What --strategy names: the options it reads, its search, its end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nasjax import data, relaxations
+from nasjax import search as searches
+from nasjax.cli import decisions, evolution, parts, populations, training
+from nasjax.cli.config import SearchConfig, flag
+from nasjax.errors import InputError
+from nasjax.search import enas
+from nasjax.spaces.space import Architecture
+from nasjax.types import Relaxation, Search
+
+_GRADIENT = ("differentiable",)
+_LEARNT = ("differentiable", "enas")
+# Options that not every strategy reads, and which do.
+_READ_BY = {
+  "relaxation": _GRADIENT,
+  "temperature": _GRADIENT,
+  "temperature_end": _GRADIENT,
+  "hypergradient": _GRADIENT,
+  "weighting": _GRADIENT,
+  "normalization": _GRADIENT,
+  "front": _GRADIENT,
+  "operation_dropout": _GRADIENT,
+  "penalty": _LEARNT,
+  "penalty_strength": _LEARNT,
+  "tighten": _LEARNT,
+  "arch_learning_rate": _LEARNT,
+  "stop_on_skips": _LEARNT,
+  "warmup": _LEARNT,
+  "from_": _LEARNT,
+  "controller_samples": ("enas",),
+  "entropy_weight": ("enas",),
+  "population": populations.STRATEGIES,
+  "generations": populations.STRATEGIES,
+}
+# Of the architecture parameters, where none is given.
+_RATES = {"differentiable": 0.02, "enas": 3.5e-3}
+
+
+class Decision(NamedTuple):
+  """The one network that a search decides."""
+
+  architecture: Architecture
+  accuracy: Callable[[Architecture], float]  # how all are scored at the end
+  # Each metric before deciding; None where nothing was relaxed.
+  expected: Mapping[str, float] | None
+
+
+class Strategy(NamedTuple):
+  """A search, and what follows its epochs."""
+
+  search: Search
+  relaxation: Relaxation  # gives expected weights of the member's logits
+  # (what the run carries, recorder, folder, stop) -> its decision; None where
+  # it decides many networks and wrote them itself
+  end: Callable[..., Decision | None]
+  # (member, that of a run on another device) -> the member with the run's
+  # architecture parameters
+  inherit: Callable[[Any, Any], Any]
+
+
+def check(config: SearchConfig) -> SearchConfig:
+  """Refuses options that the strategy does not read, fills in its own.
+
+  Raises:
+    InputError: names the flag.
+  """
+  for name in foreign(config.strategy):
+    if getattr(config, name) != getattr(SearchConfig(), name):
+      raise InputError(
+        flag(name),
+        f"is no option of --strategy {config.strategy}",
+        "leave it out",
+      )
+  if config.arch_learning_rate is None and config.strategy in _RATES:
+    rate = _RATES[config.strategy]
+    config = dataclasses.replace(config, arch_learning_rate=rate)
+  return config
+
+
+def foreign(strategy: str) -> list[str]:
+  """The options that a strategy does not read."""
+  return [name for name, known in _READ_BY.items() if strategy not in known]
+
+
+def build(problem: Any) -> Strategy:
+  """The strategy of a `search.Problem`; raises InputError."""
+  make = {
+    "differentiable": _differentiable,
+    "enas": _enas,
+    "nsga2": _evolution,
+    "random": _evolution,
+  }
+  return make[problem.config.strategy](problem)
+
+
+def _objectives(problem):
+  medians = {
+    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
+  }
+  return parts.make_objectives(
+    problem.config, problem.metrics, medians, problem.limits
+  )
+
+
+def _weight_options(problem) -> dict[str, Any]:
+  """How the weights of any supernet are trained."""
+  config = problem.config
+  rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
+  return dict(
+    optimizer=optax.chain(
+      optax.clip_by_global_norm(5.0),
+      optax.add_decayed_weights(3e-4),
+      optax.sgd(rate, momentum=0.9),
+    ),
+    remat={"auto": None, "on": True, "off": False}[config.remat],
+    activations=config.activations,
+  )
+
+
+def _decision(problem, relaxation, state, decide, stop) -> Decision:
+  """Decides by `decide(weights, accuracy)`, scored at the shared weights."""
+  score = searches.supernet_accuracy(
+    problem.space,
+    state.shared.variables,
+    problem.valid,
+    data.statistics(problem.train),
+  )
+
+  def accuracy(architecture):
+    stop.check()
+    return score(architecture)
+
+  weights = training.expected(relaxation, state)
+  expected = {n: float(m.expected(weights)) for n, m in problem.metrics.items()}
+  return Decision(decide(weights, accuracy), accuracy, expected)
+
+
+def _differentiable(problem) -> Strategy:
+  config, steps = problem.config, problem.steps
+  relaxation = parts.relaxation(config, problem.space, steps)
+  objectives, preference = _objectives(problem)
+  options = dict(
+    **_weight_options(problem),
+    relaxation=relaxation,
+    objectives=objectives,
+    weighting=parts.weighting(config),
+    constraints=parts.make_constraints(config, problem.limits, steps),
+    hypergradient=parts.hypergradient(config),
+    arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
+    arch_start=round(config.warmup * steps),
+  )
+  if not problem.members:
+    search = searches.differentiable(
+      problem.space, preference=preference, **options
+    )
+  else:
+    if config.penalty == "objective" and problem.limits:
+      raise InputError("--penalty objective", "a front has many limits")
+    search = searches.differentiable_front(
+      problem.space,
+      members=config.front,
+      limits={
+        metric.name: [bounds[i][1] for bounds in problem.members]
+        for i, (metric, _) in enumerate(problem.limits)
+      },
+      preferences=[preference] * config.front,
+      **options,
+    )
+
+  def end(carried, recorder, folder, stop):
+    del recorder
+    state = carried.progress.state
+    if problem.members:
+      decisions.decide_front(problem, relaxation, state, folder, stop)
+      return None
+
+    def decide(weights, accuracy):
+      del accuracy
+      return problem.space.decide(weights, problem.limits)
+
+    return _decision(problem, relaxation, state, decide, stop)
+
+  def inherit(member, base):
+    return member._replace(logits=base.logits)
+
+  return Strategy(search, relaxation, end, inherit)
+
+
+def _enas(problem) -> Strategy:
+  config, space, steps = problem.config, problem.space, problem.steps
+  objectives, preference = _objectives(problem)
+  controller = enas.space_controller(
+    space,
+    samples=config.controller_samples,
+    entropy_weight=config.entropy_weight,
+    learning_rate=config.arch_learning_rate,
+  )
+  relaxation = enas.policy(space, controller)
+  search = enas.enas(
+    space,
+    controller=controller,
+    objectives=objectives,
+    preference=preference,
+    constraints=parts.make_constraints(config, problem.limits, steps),
+    arch_start=round(config.warmup * steps),
+    **_weight_options(problem),
+  )
+
+  def end(carried, recorder, folder, stop):
+    del recorder, folder
+    state = carried.progress.state
+
+    def decide(weights, accuracy):
+      del weights
+
+      def score(architecture):
+        costs = {n: m.exact(architecture) for n, m in problem.metrics.items()}
+        hits = accuracy(architecture)
+        return float(enas.reward(objectives, preference, hits, costs))
+
+      key = jax.random.fold_in(jax.random.key(config.seed), 2)
+      params = state.member.controller.params
+      return enas.decide(space, controller, params, key, score, problem.limits)
+
+    return _decision(problem, relaxation, state, decide, stop)
+
+  def inherit(member, base):
+    params = base.controller.params
+    return member._replace(controller=member.controller._replace(params=params))
+
+  return Strategy(search, relaxation, end, inherit)
+
+
+def _evolution(problem) -> Strategy:
+  """A supernet trained on uniform single paths (Guo et al. 2020), then points.
+
+  The logits stay where they are, equal, and gdas draws one path an edge.
+  """
+  populations.costs(problem)  # refuses what they cannot have
+  relaxation = relaxations.gdas()._replace(
+    init=lambda key, masks: {
+      n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
+    }
+  )
+  search = searches.differentiable(
+    problem.space,
+    relaxation=relaxation,
+    arch_start=problem.steps,
+    **_weight_options(problem),
+  )
+
+  def end(carried, recorder, folder, stop):
+    found = evolution.run(problem, carried, recorder, folder, stop)
+    return Decision(*found, None)
+
+  def inherit(member, base):
+    del base
+    return member
+
+  return Strategy(search, relaxation, end, inherit)
