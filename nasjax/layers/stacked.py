@@ -13,7 +13,7 @@ form, see `convolution.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from nasjax.layers.barrier import computed_once
 from nasjax.layers.windows import Windows, convolution_windows, pad, taps
 from nasjax.types import Array
 
-__all__ = ["can_run", "run", "scaled_norm", "split"]
+__all__ = ["can_run", "run", "scaled", "scaled_norm", "split"]
 
 _BEFORE = ("subsample",)  # only on the map that all edges read
 
@@ -193,6 +193,25 @@ scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
 
 
 @jax.custom_vjp
+def scaled(x: Array, weights: Array) -> Array:
+  """A map [B, H, W, C] times the weights [E] of edges: [E, B, H, W, C]."""
+  return (weights[:, None, None, None, None] * x).astype(x.dtype)
+
+
+def _scaled_backward(residuals, g):
+  x, weights = residuals
+  parts = [weights[e] * g[e].astype(weights.dtype) for e in range(len(g))]
+  # XLA's reduction over the leading axis takes 8 times as long on CPU.
+  along = jnp.sum(g.astype(weights.dtype) * x, (1, 2, 3, 4))
+  return reduce(add, parts).astype(x.dtype), along
+
+
+scaled.defvjp(
+  lambda x, weights: (scaled(x, weights), (x, weights)), _scaled_backward
+)
+
+
+@jax.custom_vjp
 def split(x: Array) -> tuple[Array, ...]:
   """The maps of each edge, [B, H, W, C] each; their cotangents are stored."""
   return tuple(x[e] for e in range(len(x)))
@@ -235,8 +254,28 @@ def run(
     (f32[E, B, H', W', C'], by normalisation mean and variance [E, 1, 1, 1,
     C]).
   """
-  shared, moments = True, {}
+  moments: dict[str, tuple[Array, Array]] = {}
+  start, norm = 0, ""
   for i, work in enumerate(block.workloads):
+    if work.batch_norm or i + 1 == len(block.workloads):
+      unit = partial(_unit, block.workloads, start, i + 1)
+      # Gradients keep what is normalised and compute anew what lies between.
+      x, found = jax.checkpoint(unit, prevent_cse=False)(params, x)
+      moments |= {norm: found} if norm else {}
+      start, norm = i + 1, f"norm_{i}"
+  return x, moments
+
+
+def _unit(workloads, start: int, end: int, params: Mapping, x: Array):
+  """Workloads `start` to `end` and the normalisation before them, if any.
+
+  Returns:
+    (their output, mean and variance of what came in).
+  """
+  shared, found = start == 0, ()
+  if not shared:
+    x, *found = jax.vmap(normalization.standardize)(x)
+  for i, work in list(enumerate(workloads))[start:end]:
     if work.kind in blocks.POINTWISE:
       x = blocks.POINTWISE[work.kind](x)
     elif work.kind == "subsample":
@@ -248,7 +287,4 @@ def run(
       else:
         x = _pointwise(x, w, work.groups, shared)
       shared = False
-    if work.batch_norm and i + 1 < len(block.workloads):
-      x, *found = jax.vmap(normalization.standardize)(x)
-      moments[f"norm_{i}"] = tuple(found)
-  return x, moments
+  return x, tuple(found)
