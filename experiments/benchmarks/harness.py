@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -107,6 +108,12 @@ def alternate(sides, runs):
 
 def medians(seconds):
   return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def peak_memory():
+  """Bytes, the largest resident size of this process."""
+  scale = 1 if sys.platform == "darwin" else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def peak():

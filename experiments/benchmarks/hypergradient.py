@@ -23,7 +23,7 @@ def measure(peer, runs):
   images, labels, train, valid = batches((32, 32, 3))
   sides, flops, compile_s = {}, {}, {}
   for order in ("first_order", "unrolled"):
-    sides[order], compile_s[order], flops[order] = compiled(
+    sides[order], compile_s[order], flops[order], _ = compiled(
       space,
       relaxations.softmax(),
       1,

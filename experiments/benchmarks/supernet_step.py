@@ -20,6 +20,7 @@ from harness import (
   arguments,
   flat,
   medians,
+  peak_memory,
   report,
   timed,
 )
@@ -35,26 +36,32 @@ from nasjax import (
 )
 from nasjax.types import Batch, Sampled
 
-_BATCH = 64
+_BATCH = {"darts": 16}
 _SPACES = {
   "nasbench201": ("nasbench201", dict(channels=16, cells=1), (32, 32, 3)),
   "nasbench201-n5": ("nasbench201", dict(channels=16, cells=5), (32, 32, 3)),
+  "darts": ("darts", dict(channels=16, cells=8), (32, 32, 3)),
   "edge": ("edge", {}, (28, 28, 1)),
 }
 RELAXATIONS = {"softmax": relaxations.softmax, "gdas": relaxations.gdas}
 _GDAS_STEPS = 50
-_PEERS = tuple(f"{space}/{r}" for space in _SPACES for r in RELAXATIONS)
+_PEERS = tuple(
+  f"{space}/{r}"
+  for space in _SPACES
+  for r in RELAXATIONS
+  if (space, r) != ("darts", "gdas")  # the paper's own search is softmax
+)
 KEYS = (*_PEERS, "overhead", "epoch")
 _PAIRS = 21
 
 
-def batches(shape):
+def batches(shape, size=64):
   rng = np.random.default_rng(0)
-  images = rng.normal(size=(2 * _BATCH, *shape)).astype(np.float32)
-  labels = rng.integers(10, size=2 * _BATCH).astype(np.int32)
+  images = rng.normal(size=(2 * size, *shape)).astype(np.float32)
+  labels = rng.integers(10, size=2 * size).astype(np.int32)
   train, valid = (
     Batch(jax.device_put(images[part]), jax.device_put(labels[part]))
-    for part in (slice(0, _BATCH), slice(_BATCH, None))
+    for part in (slice(0, size), slice(size, None))
   )
   return images, labels, train, valid
 
@@ -71,7 +78,7 @@ def compiled(space, relaxation, steps, train, valid, options=None):
     options: more of `search.differentiable`, by name.
 
   Returns:
-    (the function, seconds to compile it, its FLOPs).
+    (the function, seconds to compile it, its FLOPs, bytes that it needs).
   """
   made = search.differentiable(space, relaxation=relaxation, **(options or {}))
   state = jax.jit(made.init)(jax.random.key(0))
@@ -95,7 +102,9 @@ def compiled(space, relaxation, steps, train, valid, options=None):
 
   go()
   flops = run.cost_analysis()["flops"]  # a scan's body is counted once
-  return go, compile_s, flops
+  memory = run.memory_analysis()
+  needed = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+  return go, compile_s, flops, needed
 
 
 def largest_difference(space, peer, ids, images):
@@ -122,7 +131,8 @@ def measure(key, peer, runs, machine):
   name, relaxation = key.rsplit("/", 1)
   kind, options, shape = _SPACES[name]
   space = getattr(spaces, kind)(**options)
-  images, labels, train, valid = batches(shape)
+  batch = _BATCH.get(name, 64)
+  images, labels, train, valid = batches(shape, batch)
   steps = _GDAS_STEPS if relaxation == "gdas" else 1
   data = peer.save("data", images=images, labels=labels)
   weights = peer.save("weights", **flat(space.init(jax.random.key(1))))
@@ -130,7 +140,7 @@ def measure(key, peer, runs, machine):
     layout: peer.ask(
       "build",
       name=kind,
-      arguments={**options, "batch": _BATCH},
+      arguments={**options, "batch": batch},
       data=data,
       weights=weights,
       layout=layout,
@@ -140,7 +150,7 @@ def measure(key, peer, runs, machine):
   difference = largest_difference(space, peer, ids.values(), train.images)
   if not difference < 1e-4:
     raise SystemExit(f"{key}: outputs differ by {difference}")
-  run, compile_s, flops = compiled(
+  run, compile_s, flops, needed = compiled(
     space, RELAXATIONS[relaxation](), steps, train, valid
   )
   seeds = iter(range(10_000))
@@ -171,6 +181,9 @@ def measure(key, peer, runs, machine):
     "layout": best,
     "difference": difference,
     "compile_s": compile_s,
+    "nasjax_gb": needed / 1e9,  # of the program; the process compiled it too
+    "nasjax_process_gb": peak_memory() / 1e9,
+    "pytorch_process_gb": peer.ask("memory")["peak_bytes"] / 1e9,
   }
   if relaxation == "softmax":  # of gdas the compiler counts every branch
     share = flops / found["nasjax"] / machine
@@ -199,7 +212,7 @@ def overhead():
   )
   sides, flops = {}, {}
   for name, options in (("alone", {}), ("all", more)):
-    sides[name], _, flops[name] = compiled(
+    sides[name], _, flops[name], _ = compiled(
       space, relaxations.softmax(), 1, train, valid, options
     )
   seconds = alternate(sides, _PAIRS)
@@ -215,8 +228,8 @@ def epoch(runs):
   """Ten steps as one scan over ten dispatched from Python, one program each."""
   space, steps = spaces.nasbench201(channels=4, cells=1), 10
   _, _, train, valid = batches((8, 8, 3))
-  scan, _, _ = compiled(space, relaxations.softmax(), steps, train, valid)
-  one, _, _ = compiled(space, relaxations.softmax(), 1, train, valid)
+  scan, *_ = compiled(space, relaxations.softmax(), steps, train, valid)
+  one, *_ = compiled(space, relaxations.softmax(), 1, train, valid)
 
   def guarded():
     with jax.transfer_guard("disallow"):

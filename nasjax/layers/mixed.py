@@ -134,7 +134,8 @@ def _shared(block, variables, x, weights):
       out_axes=(None if alike else 0, 0),
       axis_size=len(weights),
     )(variables)
-    y = y[None] if alike else y
+    if alike:
+      return stacked.scaled(y, weights), stats
     return _scaled(weights[:, None, None, None, None], y), stats
   y, moments = stacked.run(block, variables["params"], x)
   if block.workloads[-1].batch_norm:

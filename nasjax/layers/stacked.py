@@ -13,7 +13,7 @@ form, see `convolution.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from nasjax.layers.barrier import computed_once
 from nasjax.layers.windows import Windows, convolution_windows, pad, taps
 from nasjax.types import Array
 
-__all__ = ["can_run", "run", "scaled_norm", "split"]
+__all__ = ["can_run", "run", "scaled", "scaled_norm", "split"]
 
 _BEFORE = ("subsample",)  # only on the map that all edges read
 
@@ -65,8 +65,12 @@ def _cpu_forward(x, w, plan: _Plan) -> Array:
 def _cpu_input(g, w, plan: _Plan) -> Array:
   flipped, windows = jnp.flip(w, (1, 2)), plan.windows
   x = _weighted_taps(g, flipped, windows.transposed, windows.strides)
-  # Stored before it is summed: XLA makes a slow matrix product of both.
-  return computed_once(x).sum(0) if plan.shared else x
+  if not plan.shared:
+    return x
+  x = computed_once(x)
+  return reduce(
+    add, [x[e] for e in range(len(x))]
+  )  # `sum` takes 8 times as long
 
 
 def _cpu_kernel(x, g, plan: _Plan) -> Array:
@@ -141,11 +145,14 @@ def _depthwise(x, w, work: Workload, shared: bool) -> Array:
 
 def _pointwise(x, w, groups: int, shared: bool) -> Array:
   """[(E,) B, H, W, C] and kernels [E, 1, 1, C / groups, D]."""
-  form = "bhwc,ecd->ebhwd" if shared else "ebhwc,ecd->ebhwd"
+  # One axis of pixels, or the kernel's gradient would copy what it sums.
+  flat = x.reshape(*x.shape[:-4], -1, x.shape[-1])
+  form = "rc,ecd->erd" if shared else "erc,ecd->erd"
   parts = zip(
-    jnp.split(x, groups, -1), jnp.split(w[:, 0, 0], groups, -1), strict=True
+    jnp.split(flat, groups, -1), jnp.split(w[:, 0, 0], groups, -1), strict=True
   )
-  return jnp.concatenate([jnp.einsum(form, *part) for part in parts], -1)
+  y = jnp.concatenate([jnp.einsum(form, *part) for part in parts], -1)
+  return y.reshape(len(w), *x.shape[-4:-1], -1)
 
 
 @jax.custom_vjp
@@ -183,6 +190,25 @@ def _scaled_norm_backward(residuals, cotangents):
 
 
 scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
+
+
+@jax.custom_vjp
+def scaled(x: Array, weights: Array) -> Array:
+  """A map [B, H, W, C] times the weights [E] of edges: [E, B, H, W, C]."""
+  return (weights[:, None, None, None, None] * x).astype(x.dtype)
+
+
+def _scaled_backward(residuals, g):
+  x, weights = residuals
+  parts = [weights[e] * g[e].astype(weights.dtype) for e in range(len(g))]
+  # XLA's reduction over the leading axis takes 8 times as long on CPU.
+  along = jnp.sum(g.astype(weights.dtype) * x, (1, 2, 3, 4))
+  return reduce(add, parts).astype(x.dtype), along
+
+
+scaled.defvjp(
+  lambda x, weights: (scaled(x, weights), (x, weights)), _scaled_backward
+)
 
 
 @jax.custom_vjp
@@ -228,8 +254,28 @@ def run(
     (f32[E, B, H', W', C'], by normalisation mean and variance [E, 1, 1, 1,
     C]).
   """
-  shared, moments = True, {}
+  moments: dict[str, tuple[Array, Array]] = {}
+  start, norm = 0, ""
   for i, work in enumerate(block.workloads):
+    if work.batch_norm or i + 1 == len(block.workloads):
+      unit = partial(_unit, block.workloads, start, i + 1)
+      # Gradients keep what is normalised and compute anew what lies between.
+      x, found = jax.checkpoint(unit, prevent_cse=False)(params, x)
+      moments |= {norm: found} if norm else {}
+      start, norm = i + 1, f"norm_{i}"
+  return x, moments
+
+
+def _unit(workloads, start: int, end: int, params: Mapping, x: Array):
+  """Workloads `start` to `end` and the normalisation before them, if any.
+
+  Returns:
+    (their output, mean and variance of what came in).
+  """
+  shared, found = start == 0, ()
+  if not shared:
+    x, *found = jax.vmap(normalization.standardize)(x)
+  for i, work in list(enumerate(workloads))[start:end]:
     if work.kind in blocks.POINTWISE:
       x = blocks.POINTWISE[work.kind](x)
     elif work.kind == "subsample":
@@ -241,7 +287,4 @@ def run(
       else:
         x = _pointwise(x, w, work.groups, shared)
       shared = False
-    if work.batch_norm and i + 1 < len(block.workloads):
-      x, *found = jax.vmap(normalization.standardize)(x)
-      moments[f"norm_{i}"] = tuple(found)
-  return x, moments
+  return x, tuple(found)

@@ -51,7 +51,7 @@ def edges(nodes: int) -> tuple[tuple[int, int], ...]:
   return tuple((i, INPUTS + j) for j in range(nodes) for i in range(INPUTS + j))
 
 
-def kept(nodes: int) -> plans.Kept:
+def kept_edges(nodes: int) -> plans.Kept:
   """The edges into each node, two of which a decided network keeps."""
   ends = edges(nodes)
   return tuple(
@@ -196,7 +196,8 @@ def _cell(nodes: int):
     states = [link("pre0", x[0]), link("pre1", x[1])]
     for j in range(nodes):
       into = [(e, i) for e, (i, to) in enumerate(ends) if to == INPUTS + j]
-      states.append(computed_once(sum(edge(e, states[i]) for e, i in into)))
+      node = sum(edge(e, states[i]) for e, i in into)
+      states.append(computed_once(node))
     return x[1], jnp.concatenate(states[INPUTS:], axis=-1)
 
   return cell
@@ -237,7 +238,7 @@ def _plan(channels, cells, nodes, image_shape, num_classes, pools):
     _cell(nodes),
     "normal",
     lambda stage, repeat, edge: edge,
-    kept={"normal": kept(nodes), "reduce": kept(nodes)},
+    kept={"normal": kept_edges(nodes), "reduce": kept_edges(nodes)},
   )
 
 

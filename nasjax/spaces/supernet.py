@@ -142,8 +142,10 @@ def apply(
     cells = (pick(variables, name), weights, paths, links)
     # Cells in a loop would write what their gradients need to memory and read
     # it back; computing it anew is faster (edge, softmax: 0.93 against 1.22 s)
-    # and takes a quarter of the memory. Sampled paths recompute already.
-    if remat or (remat is None and part.repeats > 1 and paths is None):
+    # and takes a quarter of the memory. Sampled paths, and edges that run
+    # together, recompute already.
+    loop = part.repeats > 1 and paths is None and not part.sources
+    if remat or (remat is None and loop):
       body = jax.checkpoint(body, prevent_cse=False)
     if part.repeats == 1:  # x may change its shapes
       x, new = body(x, jax.tree.map(lambda v: v[0], cells))
