@@ -39,6 +39,7 @@ class Table:
   candidates: tuple[tuple[str, ...], ...]  # names of each gene's values
   objectives: np.ndarray  # f64[N, M], minimised
   names: tuple[str, ...]  # M; "error" is 100 - accuracy in percent
+  violations: np.ndarray  # f64[N]: above 0 where a network learns nothing
   numbers: np.ndarray  # i64[N], ascending: `number` of rows[i]
   rows: np.ndarray  # i64[N]
 
@@ -92,7 +93,7 @@ class Evaluated(NamedTuple):
 
 
 def table(
-  architectures, genes, cardinalities, candidates, objectives, names
+  architectures, genes, cardinalities, candidates, objectives, names, violations
 ) -> Table:
   """A table with its lookup; see the fields of `Table`.
 
@@ -115,6 +116,7 @@ def table(
     candidates,
     np.asarray(objectives, np.float64),
     tuple(names),
+    np.asarray(violations, np.float64),
     numbers,
     rows,
   )

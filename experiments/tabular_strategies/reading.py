@@ -97,7 +97,11 @@ def genes(
 
 
 def read(
-  accuracy: str | None, accuracy_column: str, cost: str, objectives: str
+  accuracy: str | None,
+  accuracy_column: str,
+  cost: str,
+  objectives: str,
+  classes: int,
 ) -> Table:
   """The table of those architectures that both files have.
 
@@ -106,6 +110,8 @@ def read(
     accuracy_column: its column.
     cost: the file of all other objectives.
     objectives: names with commas, `error` or columns of `cost`.
+    classes: of the data set: a network that is no better than chance, with a
+      tenth of a point to spare, violates.
 
   Raises:
     InputError: names the file, line or flag that is wrong.
@@ -137,4 +143,8 @@ def read(
   rows, candidates = genes(shared)
   points = np.array([[values[name][a] for name in names] for a in shared])
   counts = [len(column) for column in candidates]
-  return table(shared, rows, counts, candidates, points, names)
+  over = np.zeros(len(shared))
+  if ERROR in names:
+    over = points[:, names.index(ERROR)] - (100.0 - 100.0 / classes - 0.1)
+    over = np.where(over >= 0, np.maximum(over, 1e-3), 0.0)
+  return table(shared, rows, counts, candidates, points, names, over)
