@@ -31,7 +31,7 @@ from nasjax import pareto
 from nasjax.errors import BAD_INPUT, InputError, one_line
 
 _FOLDER = Path(__file__).parent / "tabular_strategies"
-_SHARED = ("__init__", "reading")
+_SHARED = ("__init__", "guesses", "reading")
 STRATEGIES = tuple(
   sorted(f.stem for f in _FOLDER.glob("*.py") if f.stem not in _SHARED)
 )
@@ -77,12 +77,9 @@ class Measure(NamedTuple):
     return high
 
 
-def measure(table: Table, classes: int) -> Measure:
-  """How the README of the tables scores a set of rows."""
-  points, learns = table.objectives, np.ones(len(table.objectives), bool)
-  if reading.ERROR in table.names:
-    error = points[:, table.names.index(reading.ERROR)]
-    learns = error < 100.0 - 100.0 / classes - 0.1
+def measure(table: Table) -> Measure:
+  """How sets of rows are scored."""
+  points, learns = table.objectives, table.violations <= 0
   if not learns.any():
     raise InputError("--accuracy", "no architecture is better than chance")
   low, high = points[learns].min(0), points[learns].max(0)
@@ -99,9 +96,10 @@ def run(arguments, strategy, options: Options) -> dict:
     arguments.accuracy_column,
     arguments.cost,
     arguments.objectives,
+    arguments.classes,
     arguments.reward_column,
   )
-  scores = measure(table, arguments.classes)
+  scores = measure(table)
   head = {
     "architectures": len(table.architectures),
     "true_hypervolume": scores.volume,

@@ -248,3 +248,46 @@ def test_choice_by_limits_and_preferences():
     pareto.choose(FRONT, preference=[0.0, 0.0])
   with pytest.raises(ValueError, match="finite"):
     pareto.knee(np.array([[np.nan, 1.0]]))
+
+
+@given(sets((2, 3, 4)))
+def test_free_boxes_are_what_is_not_dominated(points):
+  """With the dominated volume they fill a box, and none overlaps a point."""
+  points = points.astype(float)
+  reference = np.quantile(points, 0.9, axis=0) + 0.5
+  lows, highs = pareto.free_boxes(points, reference)
+  floor = points.min(0) - 1.0
+  sides = np.maximum(highs - np.maximum(lows, floor), 0.0)
+  want = np.prod(reference - floor) - pareto.hypervolume(points, reference)
+  assert sides.prod(-1).sum() == pytest.approx(want)
+  for point in points[(points < reference).all(-1)]:
+    assert not (highs > point).all(-1).any()
+
+
+def test_expected_improvement_equals_sampling():
+  rng = np.random.default_rng(0)
+  for count in (2, 3):
+    points, reference = rng.random((6, count)), np.ones(count)
+    mean = rng.uniform(0.0, 1.1, (4, count))
+    deviation = rng.uniform(0.05, 0.3, (4, count))
+    got = pareto.expected_improvement(mean, deviation, points, reference)
+    known = pareto.hypervolume(points, reference)
+    draws = rng.normal(mean[:, None], deviation[:, None], (4, 4000, count))
+    for row, sample in zip(got, draws, strict=True):
+      gains = [
+        pareto.hypervolume(np.vstack([points, s]), reference) - known
+        for s in sample
+      ]
+      error = 4 * np.std(gains) / np.sqrt(len(gains)) + 1e-9
+      assert row == pytest.approx(np.mean(gains), abs=error)
+    # Without doubt it is the improvement itself.
+    sure = pareto.expected_improvement(mean, 0 * mean, points, reference)
+    for row, point in zip(sure, mean, strict=True):
+      gain = pareto.hypervolume(np.vstack([points, point]), reference) - known
+      assert row == pytest.approx(gain, abs=1e-9)
+  with pytest.raises(ValueError, match="0 or more"):
+    pareto.expected_improvement(mean, -deviation, points, reference)
+  with pytest.raises(ValueError, match="finite"):
+    pareto.expected_improvement(mean * np.nan, deviation, points, reference)
+  with pytest.raises(ValueError, match=r"\[M\]"):
+    pareto.expected_improvement(mean, deviation, points, np.ones(5))

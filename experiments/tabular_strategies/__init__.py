@@ -39,6 +39,7 @@ class Table:
   candidates: tuple[tuple[str, ...], ...]  # names of each gene's values
   objectives: np.ndarray  # f64[N, M], minimised
   names: tuple[str, ...]  # M; "error" is 100 - accuracy in percent
+  violations: np.ndarray  # f64[N]: above 0 where a network learns nothing
   numbers: np.ndarray  # i64[N], ascending: `number` of rows[i]
   rows: np.ndarray  # i64[N]
   # f64[N]: a cheap accuracy in percent that a reward may read; None: none is.
@@ -100,6 +101,7 @@ def table(
   candidates,
   objectives,
   names,
+  violations,
   signal=None,
 ) -> Table:
   """A table with its lookup; see the fields of `Table`.
@@ -123,6 +125,7 @@ def table(
     candidates,
     np.asarray(objectives, np.float64),
     tuple(names),
+    np.asarray(violations, np.float64),
     numbers,
     rows,
     None if signal is None else np.asarray(signal, np.float64),

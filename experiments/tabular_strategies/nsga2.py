@@ -34,6 +34,7 @@ def _program(table, population, generations):
   """The compiled search, the same for all seeds."""
   rows = table.compiled_lookup()
   points = jnp.asarray(table.objectives, jnp.float32)
+  violations = jnp.asarray(table.violations, jnp.float32)
   known = jnp.asarray(table.genes)
   evolution = nsga2.nsga2(
     table.cardinalities,
@@ -46,7 +47,7 @@ def _program(table, population, generations):
   )
 
   def evaluate(genes):
-    return points[rows(genes)], jnp.zeros(len(genes))
+    return points[rows(genes)], violations[rows(genes)]
 
   @jax.jit
   def run(key):

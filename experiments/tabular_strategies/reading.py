@@ -101,6 +101,7 @@ def read(
   accuracy_column: str,
   cost: str | None,
   objectives: str,
+  classes: int,
   reward_column: str | None = None,
 ) -> Table:
   """The table of those architectures that the files have.
@@ -110,6 +111,8 @@ def read(
     accuracy_column: its column.
     cost: the file of all other objectives; None where there are none.
     objectives: names with commas, `error` or columns of `cost`.
+    classes: of the data set: a network that is no better than chance, with a
+      tenth of a point to spare, violates.
     reward_column: the accuracies that are the table's signal, if any.
 
   Raises:
@@ -143,8 +146,12 @@ def read(
   rows, candidates = genes(shared)
   points = np.array([[values[name][a] for name in names] for a in shared])
   counts = [len(column) for column in candidates]
+  over = np.zeros(len(shared))
+  if ERROR in names:
+    over = points[:, names.index(ERROR)] - (100.0 - 100.0 / classes - 0.1)
+    over = np.where(over >= 0, np.maximum(over, 1e-3), 0.0)
   known = [signal[a] for a in shared] if signal else None
-  return table(shared, rows, counts, candidates, points, names, known)
+  return table(shared, rows, counts, candidates, points, names, over, known)
 
 
 def _percentages(path: str, name: str) -> dict[str, float]:

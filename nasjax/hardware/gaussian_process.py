@@ -60,10 +60,14 @@ class GaussianProcess(NamedTuple):
     mean = self.mean + self.deviation * (kernel @ to(self.solved))
     if not deviation:
       return mean.reshape(shape), None
-    inverse = linalg.solve_triangular(
-      self.factor, np.eye(len(self.factor)), lower=True
-    )
-    explained = ((kernel @ to(inverse.T)) ** 2).sum(-1)
+    if host:
+      turned = linalg.solve_triangular(self.factor, kernel.T, lower=True)
+      explained = (turned**2).sum(0)
+    else:
+      inverse = linalg.solve_triangular(
+        self.factor, np.eye(len(self.factor)), lower=True
+      )
+      explained = ((kernel @ to(inverse.T)) ** 2).sum(-1)
     own = 1.0 + self.linear * (x**2).mean(-1)
     library = np if host else jnp
     spread = self.deviation * library.sqrt(

@@ -2,7 +2,9 @@
 
 `dominance` and `indicators.compiled_hypervolume` / `igd_plus` are compiled and
 have static shapes, for use inside a search's own step. `hypervolume` is exact
-in any dimension (moocore) and runs outside. `choice` looks at a finished front.
+in any dimension (moocore) and runs outside; so does `expected_improvement`,
+which says which candidate promises most of it. `choice` looks at a finished
+front.
 
 Every objective is minimised. A point with a NaN is worse than every other.
 """
@@ -22,6 +24,7 @@ from nasjax.pareto.dominance import (
   front_mask,
   non_dominated_sort,
 )
+from nasjax.pareto.expected import expected_improvement, free_boxes
 from nasjax.pareto.indicators import (
   compiled_hypervolume,
   hypervolume,
@@ -34,6 +37,8 @@ __all__ = [
   "compiled_hypervolume",
   "crowding_distance",
   "dominates",
+  "expected_improvement",
+  "free_boxes",
   "front",
   "front_mask",
   "hypervolume",
