@@ -22,6 +22,7 @@ from nasjax import search as searches
 from nasjax.cli import populations, training
 from nasjax.search import genes as genetics
 from nasjax.signals import Stop
+from nasjax.spaces import space as spaces
 from nasjax.spaces.space import Architecture
 
 _CHUNK = 10  # architectures scored before a signal is looked for
@@ -70,7 +71,9 @@ class Evaluator:
     built = [genetics.architecture(self.problem.space, p) for p in points]
     costs = [[m.exact(a) for m in self.costs] for a in built]
     over = [
-      sum(
+      # A network whose output does not see its input is none.
+      (0.0 if spaces.is_connected(a) else 1.0)
+      + sum(
         max(0.0, m.exact(a) / bound - 1.0) for m, bound in self.problem.limits
       )
       for a in built

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from nasjax.cli import metrics
 from nasjax.errors import InputError
 from nasjax.search import genes, nsga2
+from nasjax.spaces.space import kept_of
 from nasjax.types import Array, Evolution, Key
 
 STRATEGIES = ("nsga2", "random")
@@ -41,6 +42,18 @@ def costs(problem) -> list:
       found.append(metrics.find(name, problem.metrics, f"--objective {name}"))
   found = found or [metric for metric, _ in problem.limits]
   return found or [next(iter(problem.metrics.values()))]
+
+
+def check(problem) -> None:
+  """Raises InputError for a space or an objective that it cannot have."""
+  if kept_of(problem.space):
+    raise InputError(
+      f"--strategy {problem.config.strategy}",
+      f"{problem.space.name} keeps a fixed number of edges, which crossover and"
+      " mutation do not",
+      "use differentiable or enas",
+    )
+  costs(problem)
 
 
 def make(problem, *, random: bool = False) -> Evolution:

@@ -49,7 +49,9 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
   source = Path(run)
   if not (source / run_folder.GENOTYPE).is_file():
     raise InputError(run, f"is no finished run: no {run_folder.GENOTYPE}")
-  searched = configs.from_flags(SearchConfig, {}, str(reuse.config_path(run)))
+  searched = configs.from_flags(
+    SearchConfig, {}, str(reuse.config_path(run, ""))
+  )
   decided, _ = genotype.read(source, parts.built_ins(spaces))
   dataset = data.load(
     searched.data,
@@ -75,9 +77,11 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
   out = source / "retrained" if config.out is None else Path(config.out)
+  options = dataclasses.asdict(config)
+  del options["out"]  # where it lies changes nothing
   known = {
     "fixed": {
-      **{f"option {k}": v for k, v in dataclasses.asdict(config).items()},
+      **{f"option {name}": value for name, value in options.items()},
       "genotype": fingerprint.sha256(
         (source / run_folder.GENOTYPE).read_bytes()
       ),
@@ -85,7 +89,6 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     },
     "machine": {},
   }
-  known["fixed"].pop("option out")
   going_on = bool(checkpoint.steps(out / checkpoint.FOLDER)) and not force
   folder = run_folder.create(out, force=force or going_on)
   with signals.caught() as stop, lock.hold(folder):

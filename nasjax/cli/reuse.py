@@ -20,11 +20,11 @@ from nasjax.manifests import Damaged
 _NEW_DEVICE = 0.25  # share of a run's epochs for another device
 
 
-def config_path(run: str) -> Path:
+def config_path(run: str, where: str = "--from ") -> Path:
   """The configuration of a run; raises InputError if there is none."""
   path = Path(run) / run_folder.CONFIG
   if not path.is_file():
-    raise InputError(f"--from {run}", f"is no run folder: no {path.name}")
+    raise InputError(f"{where}{run}", f"is no run folder: no {path.name}")
   return path
 
 
@@ -61,12 +61,12 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   return dataclasses.replace(made, **changes)
 
 
-def _base(run: str) -> tuple[SearchConfig, Any]:
+def _base(run: str, where: str = "--from ") -> tuple[SearchConfig, Any]:
   """A run's configuration, and its state in the newest sound checkpoint."""
   # Imported late: search imports this module.
   from nasjax.cli import search
 
-  path = config_path(run)
+  path = config_path(run, where)
   old = configs.from_flags(SearchConfig, {}, str(path))
   problem = search.prepare(old)
   made = strategies.build(problem).search
@@ -76,15 +76,14 @@ def _base(run: str) -> tuple[SearchConfig, Any]:
       saved = checkpoint.verify(folder, step)
     except Damaged:
       continue  # it is not ours to put aside
-    where = f"{folder}/{step}"
-    carried = training.restore(saved, problem, made, where)
+    carried = training.restore(saved, problem, made, f"{folder}/{step}")
     return old, carried.progress.state
-  raise InputError(f"--from {run}", "has no sound checkpoint")
+  raise InputError(f"{where}{run}", "has no sound checkpoint")
 
 
 def variables(run: str) -> Any:
   """The supernet's weights in a run's newest sound checkpoint."""
-  return _base(run)[1].shared.variables
+  return _base(run, "")[1].shared.variables
 
 
 def check(problem, strategy) -> None:

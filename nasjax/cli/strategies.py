@@ -17,6 +17,7 @@ from nasjax.cli import decisions, evolution, parts, populations, training
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
 from nasjax.search import enas
+from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 from nasjax.types import Relaxation, Search
 
@@ -119,11 +120,7 @@ def _weight_options(problem) -> dict[str, Any]:
   config = problem.config
   rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
   return dict(
-    optimizer=optax.chain(
-      optax.clip_by_global_norm(5.0),
-      optax.add_decayed_weights(3e-4),
-      optax.sgd(rate, momentum=0.9),
-    ),
+    optimizer=default_optimizer(rate),
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
   )
@@ -248,7 +245,7 @@ def _evolution(problem) -> Strategy:
 
   The logits stay where they are, equal, and gdas draws one path an edge.
   """
-  populations.costs(problem)  # refuses what they cannot have
+  populations.check(problem)
   relaxation = relaxations.gdas()._replace(
     init=lambda key, masks: {
       n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()

@@ -195,14 +195,14 @@ scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
 @jax.custom_vjp
 def scaled(x: Array, weights: Array) -> Array:
   """A map [B, H, W, C] times the weights [E] of edges: [E, B, H, W, C]."""
-  return (weights[:, None, None, None, None] * x).astype(x.dtype)
+  return (weights[:, None, None, None, None] * x[None]).astype(x.dtype)
 
 
 def _scaled_backward(residuals, g):
   x, weights = residuals
   parts = [weights[e] * g[e].astype(weights.dtype) for e in range(len(g))]
   # XLA's reduction over the leading axis takes 8 times as long on CPU.
-  along = jnp.sum(g.astype(weights.dtype) * x, (1, 2, 3, 4))
+  along = jnp.sum(g.astype(weights.dtype) * x[None], (1, 2, 3, 4))
   return reduce(add, parts).astype(x.dtype), along
 
 

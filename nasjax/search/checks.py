@@ -22,7 +22,7 @@ from nasjax.types import Array, Constraint, Metric, Objective, Weighting
 def check_parts(
   metrics: Sequence[Metric],
   objectives: Sequence[Objective],
-  weighting: Weighting,
+  weighting: Weighting | None,
   constraints: Sequence[Constraint],
   masks: Mapping[str, Array],
 ) -> None:
@@ -31,7 +31,7 @@ def check_parts(
   Args:
     metrics: all that are read.
     objectives: of the search.
-    weighting: of the objectives.
+    weighting: of the objectives; None for a search that has none.
     constraints: of the search.
     masks: bool[E, K] a group, the candidates of the space.
 
@@ -50,7 +50,8 @@ def check_parts(
     tasks = {task: jnp.float32(1.0) for task in objective.task}
     read = {m.name: costs[m.name] for m in objective.metrics}
     _number(f"objective {objective.name}", objective.value, tasks, read)
-  _check_weighting(weighting, len(objectives))
+  if weighting is not None:
+    _check_weighting(weighting, len(objectives))
   for constraint in constraints:
     _check_constraint(constraint)
 

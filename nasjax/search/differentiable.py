@@ -95,6 +95,24 @@ class Info(NamedTuple):
   extra: Any = {}  # {name: f32[]}: what else a strategy has to say
 
 
+def report(info, train_loss, train_accuracy, sound) -> Info:
+  """What both halves of a step say: of the architecture, and of the weights.
+
+  Args:
+    info: the other fields of Info; flags may have an axis of members.
+    train_loss: of the weight step.
+    train_accuracy: of the weight step.
+    sound: its flags.
+
+  Returns:
+    Info.
+  """
+  sound = {n: v.all() for n, v in (info["sound"] | sound).items()}
+  finite = jnp.stack(list(sound.values())).all()
+  fields = dict(train_loss=train_loss, train_accuracy=train_accuracy)
+  return Info(**{**info, **fields, "sound": sound, "finite": finite})
+
+
 def default_arch_optimizer() -> optax.GradientTransformation:
   """DARTS's Adam: rate 3e-4, betas (0.5, 0.999)."""
   return optax.adam(3e-4, b1=0.5, b2=0.999)
@@ -327,15 +345,8 @@ def differentiable(
     shared, train_loss, train_accuracy, sound = steps.weight_step(
       state.shared, member.logits, state.step, train, weight_key
     )
-    sound = info.pop("sound") | sound
     new = SearchState(shared, member, state.masks, state.step + 1)
-    return new, Info(
-      train_loss=train_loss,
-      train_accuracy=train_accuracy,
-      sound=sound,
-      finite=jnp.stack(list(sound.values())).all(),
-      **info,
-    )
+    return new, report(info, train_loss, train_accuracy, sound)
 
   # Compiled or not, it is traced once for all who ask for its shapes or run it.
   return Search(init, jax.jit(update))

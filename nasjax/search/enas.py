@@ -27,11 +27,10 @@ import numpy as np
 import optax
 
 from nasjax import objectives as objective_parts
-from nasjax import weightings
 from nasjax.search import genes as genetics
 from nasjax.search.checks import check_parts
 from nasjax.search.controller import Controller, ControllerState, controller
-from nasjax.search.differentiable import Info
+from nasjax.search.differentiable import Info, report
 from nasjax.search.shared import (
   all_finite,
   check_objectives,
@@ -100,11 +99,7 @@ def space_controller(
 def _sampled(space, genes) -> Sampled:
   """One architecture's genes i32[G], traced, as `space.apply` takes it."""
   choices = genetics.to_choices(space.masks, genes)
-  weights = {
-    name: jax.nn.one_hot(row, np.shape(space.masks[name])[1])
-    for name, row in choices.items()
-  }
-  return Sampled(weights, {name: row[:, None] for name, row in choices.items()})
+  return genetics.one_path(space.masks, choices)
 
 
 def policy(space: Any, controller: Controller) -> Relaxation:
@@ -176,9 +171,7 @@ def enas(
   given = [1.0] * len(objectives) if preference is None else preference
   check_preference("enas", objectives, given)
   metrics = check_objectives("enas", objectives, constraints, _TASKS)
-  check_parts(
-    metrics, objectives, weightings.constant(), constraints, space.masks
-  )
+  check_parts(metrics, objectives, None, constraints, space.masks)
   network = supernet(
     space,
     optimizer=optimizer or default_optimizer(),
@@ -292,15 +285,8 @@ def enas(
     shared, train_loss, train_accuracy, sound = network.weight_step(
       state.shared, _sampled(space, path), train
     )
-    sound = info.pop("sound") | sound
     new = SearchState(shared, member, state.masks, state.step + 1)
-    return new, Info(
-      train_loss=train_loss,
-      train_accuracy=train_accuracy,
-      sound=sound,
-      finite=jnp.stack(list(sound.values())).all(),
-      **info,
-    )
+    return new, report(info, train_loss, train_accuracy, sound)
 
   # Compiled or not, it is traced once for all who ask for its shapes or run it.
   return Search(init, jax.jit(update))

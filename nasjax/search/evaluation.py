@@ -11,9 +11,10 @@ from jax import lax
 
 from nasjax import data
 from nasjax.layers.normalization import MOMENTUM
+from nasjax.search import genes
 from nasjax.search.epochs import on_device
 from nasjax.spaces.space import Architecture
-from nasjax.types import Array, Choices, Sampled
+from nasjax.types import Array, Choices
 
 
 def supernet_accuracy(
@@ -93,7 +94,7 @@ def population_accuracy(
     fresh = {**variables, "batch_stats": zero}
 
     def one(row):
-      sampled = _only(space, row)
+      sampled = genes.one_path(space.masks, row)
 
       def add(total, batch):
         found = data.gather(seen, batch, *statistics)
@@ -112,14 +113,6 @@ def population_accuracy(
     return lax.map(one, choices)
 
   return of
-
-
-def _only(space, row) -> Sampled:
-  """One path an edge; `row` is i32[E] a group."""
-  weights = {
-    n: jax.nn.one_hot(row[n], mask.shape[1]) for n, mask in space.masks.items()
-  }
-  return Sampled(weights, {n: row[n][:, None] for n in weights})
 
 
 def _rows(images, batch_size, most) -> Array:

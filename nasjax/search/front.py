@@ -23,6 +23,7 @@ from nasjax.search.differentiable import (
   Info,
   default_arch_optimizer,
   make_steps,
+  report,
 )
 from nasjax.search.shared import default_optimizer
 from nasjax.search.warmup import or_wait
@@ -155,15 +156,8 @@ def differentiable_front(
       train,
       keys[turn, 1],
     )
-    sound |= {n: v.all() for n, v in info.pop("sound").items()}
     new = SearchState(shared, member, state.masks, state.step + 1)
-    return new, Info(
-      train_loss=train_loss,
-      train_accuracy=train_accuracy,
-      sound=sound,
-      finite=jnp.stack(list(sound.values())).all(),
-      **info,
-    )
+    return new, report(info, train_loss, train_accuracy, sound)
 
   return Search(init, jax.jit(update))
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.spaces.space import Architecture
-from nasjax.types import Array, Choices, Masks
+from nasjax.types import Array, Choices, Masks, Sampled
 
 __all__ = [
   "architecture",
@@ -22,6 +22,7 @@ __all__ = [
   "kinds",
   "mutated",
   "one_hot",
+  "one_path",
   "random",
   "to_choices",
 ]
@@ -110,6 +111,15 @@ def architecture(space: Any, genes: Any) -> Architecture:
 def one_hot(genes: Array, counts: np.ndarray) -> Array:
   """Genes i32[..., G] as f32[..., G, K], K the largest cardinality."""
   return jax.nn.one_hot(genes, int(np.max(counts)), dtype=jnp.float32)
+
+
+def one_path(masks: Masks, choices: Choices) -> Sampled:
+  """Traced choices i32[E] a group as `space.apply` takes them: one path."""
+  weights = {
+    name: jax.nn.one_hot(choices[name], np.shape(mask)[1])
+    for name, mask in masks.items()
+  }
+  return Sampled(weights, {name: choices[name][:, None] for name in weights})
 
 
 def random(key: jax.Array, counts: np.ndarray, size: int) -> Array:

@@ -14,6 +14,7 @@ from scipy import stats
 from nasjax import data
 from nasjax.search.epochs import on_device
 from nasjax.search.evaluation import supernet_accuracy
+from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 
 
@@ -60,10 +61,8 @@ def standalone(
   Returns:
     architecture -> accuracy on `valid` in 0..1.
   """
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(5.0),
-    optax.add_decayed_weights(3e-4),
-    optax.sgd(optax.cosine_decay_schedule(learning_rate, steps), momentum=0.9),
+  optimizer = default_optimizer(
+    optax.cosine_decay_schedule(learning_rate, steps)
   )
   statistics = data.statistics(train)
   pool, size = on_device(train), len(train.labels)

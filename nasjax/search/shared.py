@@ -48,12 +48,14 @@ class Supernet(NamedTuple):
   weight_step: Callable
 
 
-def default_optimizer() -> optax.GradientTransformation:
+def default_optimizer(
+  learning_rate: optax.ScalarOrSchedule = 0.025,
+) -> optax.GradientTransformation:
   """SGD with momentum 0.9, weight decay 3e-4 and clipping at norm 5."""
   return optax.chain(
     optax.clip_by_global_norm(5.0),
     optax.add_decayed_weights(3e-4),
-    optax.sgd(0.025, momentum=0.9),
+    optax.sgd(learning_rate, momentum=0.9),
   )
 
 
