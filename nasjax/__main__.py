@@ -2,6 +2,6 @@
 
 import sys
 
-from nasjax.cli.main import main
+from nasjax.cli.main import program
 
-sys.exit(main())
+sys.exit(program())

@@ -189,6 +189,24 @@ with signals.caught() as stop:
 """
 
 
+AFTER = """
+import signal, sys
+from nasjax.cli import main
+sys.argv = ["nasjax", "hw", "list"]
+assert main.program() == 0
+for number in (signal.SIGTERM, signal.SIGINT):
+  signal.raise_signal(number)
+print("quiet")
+"""
+
+
+def test_nothing_interrupts_a_process_whose_work_is_done():
+  done = subprocess.run(
+    [sys.executable, "-c", AFTER], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.endswith("quiet\n") and not done.stderr
+
+
 def test_a_second_signal_ends_at_once():
   done = subprocess.run([sys.executable, "-c", TWICE], check=False)
   assert done.returncode == 143

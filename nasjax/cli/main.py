@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -328,5 +329,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 130
 
 
+def program() -> int:
+  """`main` for a process of its own, whose end nothing interrupts.
+
+  Its work is done then, and shutting down the interpreter with JAX takes a
+  while: a signal would only kill it, or print a traceback.
+  """
+  code = main()
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+  return code
+
+
 if __name__ == "__main__":
-  sys.exit(main())
+  sys.exit(program())
