@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from nasjax import errors
+from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli import hw_config
 from nasjax.errors import InputError, NumbersError, one_line
@@ -335,9 +334,9 @@ def program() -> int:
   Its work is done then, and shutting down the interpreter with JAX takes a
   while: a signal would only kill it, or print a traceback.
   """
+  ending = signals.Ending()
   code = main()
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, signal.SIG_IGN)
+  ending.ignore()
   return code
 
 
