@@ -166,9 +166,11 @@ def mutated(
   Returns:
     i32[N, G]. Genes of one value stay.
   """
-  counts = jnp.asarray(counts, jnp.int32)[None]
-  which, step = jax.random.split(key)
-  hit = jax.random.uniform(which, genes.shape) < rate
+  others = jnp.asarray(counts, jnp.int32)[None] - 1
+  # One draw for both: below the rate it is uniform once more.
+  drawn = jax.random.uniform(key, genes.shape)
+  step = (drawn / max(rate, 1e-30) * others).astype(jnp.int32)
   # Any step of 1 .. count - 1 leads to another value.
-  step = jax.random.randint(step, genes.shape, 1, jnp.maximum(counts, 2))
-  return jnp.where(hit, (genes + step) % counts, genes)
+  step = 1 + jnp.clip(step, 0, jnp.maximum(others - 1, 0))
+  changed = (genes + step) % (others + 1)
+  return jnp.where(drawn < rate, changed, genes)
