@@ -40,7 +40,11 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
-  space: str = option("edge", "search space: edge, nasbench201")
+  space: str = option(
+    "edge",
+    "search space: edge, nasbench201, darts, fbnet, macro, or"
+    " path/to/file.py:name",
+  )
   strategy: str = option(
     "differentiable",
     "differentiable (gradient search), enas (a controller learns what to"
