@@ -280,7 +280,7 @@ def check_space(space: Any, name: str = "space") -> None:
     check(space, name)
   try:
     _check_networks(space, name)
-  except InputError:
+  except InputError:  # of a check
     raise
   except RAISED as error:
     raise ValueError(f"{name}: raised {_said(error)}") from error
@@ -349,13 +349,13 @@ def _check_networks(space, name):
   }
   variables = jax.eval_shape(space.init, key)
   if set(variables) != {"params", "batch_stats"}:
-    raise ValueError(f"{name}: init made no params and batch_stats")
+    raise InputError(name, "init made no params and batch_stats")
   logits, stats = jax.eval_shape(
     lambda v, x: space.apply(v, Sampled(even), x, True), variables, images
   )
   _check_logits(f"{name}: apply", logits, (2, classes))
   if _sizes(stats) != _sizes(variables["batch_stats"]):
-    raise ValueError(f"{name}: apply changed the shapes of batch_stats")
+    raise InputError(name, "apply changed the shapes of batch_stats")
   drawn = random_choices(space, np.random.default_rng(0), _CHECKED_NETWORKS)
   networks = [
     Architecture(space, {n: rows[i] for n, rows in drawn.items()})
@@ -369,25 +369,26 @@ def _check_networks(space, name):
       lambda x, n=network: n.init_with_output(key, x, False), images
     )
     where = f"{name}: {' '.join(sum(found.names().values(), []))[:100]}"
-    _check_logits(f"{where}: the network", logits, (2, classes))
+    _check_logits(f"{where}: network", logits, (2, classes))
     inherited = jax.eval_shape(
       lambda v, a=found: space.extract(v, a), variables
     )
     if _sizes(inherited) != _sizes(own):
-      raise ValueError(f"{where}: extract gives another network's variables")
+      raise InputError(where, "extract gives another network's variables")
     size = sum(v.size for v in jax.tree.leaves(own["params"]))
     if size != round(counted.exact(found)):
-      raise ValueError(
-        f"{where}: its workloads count {counted.exact(found):.0f} parameters,"
-        f" it has {size}"
+      raise InputError(
+        where,
+        f"its workloads count {counted.exact(found):.0f} parameters, it has"
+        f" {size}",
       )
 
 
 def _check_logits(where, logits, shape):
   if logits.shape != shape or logits.dtype != jnp.float32:
-    raise ValueError(
-      f"{where} gave {logits.dtype}{list(logits.shape)}, not"
-      f" float32{list(shape)}"
+    raise InputError(
+      where,
+      f"gave {logits.dtype}{list(logits.shape)}, not float32{list(shape)}",
     )
 
 
