@@ -40,7 +40,11 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
-  space: str = option("edge", "search space: edge, nasbench201")
+  space: str = option(
+    "edge",
+    "search space: edge, nasbench201, darts, fbnet, macro, or"
+    " path/to/file.py:name",
+  )
   strategy: str = option(
     "differentiable",
     "differentiable (gradient search), enas (a controller learns what to"
@@ -141,16 +145,28 @@ class SearchConfig:
     high=10**6,
   )
   channels: int | None = option(
-    None, "channels of the first stage; default 16", low=1, high=MAX_SIDE
+    None,
+    "channels of the first stage; default 16, macro 32",
+    low=1,
+    high=MAX_SIDE,
   )
   cells: int | None = option(
-    None, "cells a stage; default: edge 1, nasbench201 5", low=1
+    None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
   nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
-  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
+  activation: str | None = option(
+    None, "relu6 (default of edge), relu (default of fbnet, macro), hswish"
+  )
+  channel_multiple: int | None = option(
+    None,
+    "fbnet, macro: all channels are multiples of it, such as a device's vectors"
+    " of 4, 8 or 16; default 2 and 1",
+    low=1,
+    high=MAX_SIDE,
+  )
   block: str | None = option(
     None,
     "edge: inverted_residual (default), separable_expansion_3,"

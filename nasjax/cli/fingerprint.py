@@ -67,9 +67,10 @@ def of(problem: Any) -> dict[str, Any]:
     fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = sha256(*(array for images in sets for array in images))
-  if ":" in config.relaxation:
-    path = config.relaxation.rpartition(":")[0]
-    fixed[f"part {path}"] = sha256(read_bytes(path))
+  for part in (config.relaxation, config.space):
+    if ":" in part:
+      path = part.rpartition(":")[0]
+      fixed[f"part {path}"] = sha256(read_bytes(path))
   environment = run_folder.environment()
   device = jax.devices()[0]
   machine = {

@@ -52,7 +52,8 @@ def show_problem(problem) -> None:
   if config.strategy in populations.STRATEGIES:
     how += " after single paths"
   console.print(
-    f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
+    f"[bold]{escape(problem.space.name)}[/bold] on"
+    f" {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
     f" {shape}), {int(size)} choices; {how}, {config.epochs} epochs of"
     f" {problem.steps // config.epochs} steps",
