@@ -45,14 +45,35 @@ class SearchConfig:
     "differentiable",
     "differentiable (gradient search), enas (a controller learns what to"
     " propose), or a supernet of single paths that is trained first and then"
-    " searched by nsga2 or random",
-    choices=("differentiable", "enas", "nsga2", "random"),
+    " searched by nsga2, random or staged (predictors learn from what was"
+    " evaluated and say what to evaluate next)",
+    choices=("differentiable", "enas", "nsga2", "random", "staged"),
   )
-  population: int = option(
-    50, "nsga2, random: architectures a generation", low=4, high=10_000
+  population: int | None = option(
+    None,
+    "nsga2, random, staged: architectures evaluated a generation; default 50,"
+    " staged 15",
+    low=4,
+    high=10_000,
   )
-  generations: int = option(
-    20, "nsga2, random: generations", low=1, high=10_000
+  generations: int | None = option(
+    None,
+    "nsga2, random, staged: generations; default 20, staged 14 after the first"
+    " predictors",
+    low=1,
+    high=10_000,
+  )
+  predictor_samples: int = option(
+    150,
+    "staged: random architectures that the first predictors learn from",
+    low=10,
+    high=10_000,
+  )
+  measured: str | None = option(
+    None,
+    "nsga2, random, staged: what measures costs of each architecture that is"
+    " evaluated, in place of the device's model: onnxruntime (on this machine),"
+    " path/to/file.py:name or a command line with {onnx}",
   )
   data: str = option(
     "digits",

@@ -44,9 +44,17 @@ _READ_BY = {
   "entropy_weight": ("enas",),
   "population": populations.STRATEGIES,
   "generations": populations.STRATEGIES,
+  "measured": populations.STRATEGIES,
+  "predictor_samples": ("staged",),
 }
-# Of the architecture parameters, where none is given.
-_RATES = {"differentiable": 0.02, "enas": 3.5e-3}
+# What is left open and depends on the strategy.
+_OWN: dict[str, dict[str, Any]] = {
+  "differentiable": {"arch_learning_rate": 0.02},
+  "enas": {"arch_learning_rate": 3.5e-3},
+  "nsga2": {"population": 50, "generations": 20},
+  "random": {"population": 50, "generations": 20},
+  "staged": {"population": 15, "generations": 14},
+}
 
 
 class Decision(NamedTuple):
@@ -84,15 +92,19 @@ def check(config: SearchConfig) -> SearchConfig:
         f"is no option of --strategy {config.strategy}",
         "leave it out",
       )
-  if config.arch_learning_rate is None and config.strategy in _RATES:
-    rate = _RATES[config.strategy]
-    config = dataclasses.replace(config, arch_learning_rate=rate)
-  return config
+  own = _OWN[config.strategy].items()
+  open_ = {name: v for name, v in own if getattr(config, name) is None}
+  return dataclasses.replace(config, **open_)
 
 
 def foreign(strategy: str) -> list[str]:
   """The options that a strategy does not read."""
   return [name for name, known in _READ_BY.items() if strategy not in known]
+
+
+def open_options() -> list[str]:
+  """The options whose defaults are a strategy's own."""
+  return sorted({name for own in _OWN.values() for name in own})
 
 
 def build(problem: Any) -> Strategy:
@@ -102,6 +114,7 @@ def build(problem: Any) -> Strategy:
     "enas": _enas,
     "nsga2": _evolution,
     "random": _evolution,
+    "staged": _evolution,
   }
   return make[problem.config.strategy](problem)
 
@@ -245,7 +258,7 @@ def _evolution(problem) -> Strategy:
 
   The logits stay where they are, equal, and gdas draws one path an edge.
   """
-  populations.check(problem)
+  measure = populations.check(problem)
   relaxation = relaxations.gdas()._replace(
     init=lambda key, masks: {
       n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
@@ -259,7 +272,7 @@ def _evolution(problem) -> Strategy:
   )
 
   def end(carried, recorder, folder, stop):
-    found = evolution.run(problem, carried, recorder, folder, stop)
+    found = evolution.run(problem, measure, carried, recorder, folder, stop)
     return Decision(*found, None)
 
   def inherit(member, base):

@@ -23,6 +23,7 @@ _CURES = {  # of a collapse
   "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
   "nsga2": "(--epochs)",
   "random": "(--epochs)",
+  "staged": "(--epochs)",
 }
 _COUNTS = ("params", "macs", "flops")
 
