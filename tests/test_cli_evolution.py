@@ -1,4 +1,4 @@
-"""`nasjax search --strategy nsga2|random|staged`: files, resuming, refusals."""
+"""The strategies of `nasjax search` that evaluate: files, resuming, refusals."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from nasjax import checkpoint, pareto, run_folder
+from nasjax import checkpoint, pareto, run_folder, spaces
 from nasjax.cli.main import main
 
 TINY = (
@@ -116,6 +116,27 @@ def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
   assert "no genotype.json" in capsys.readouterr().err
 
 
+def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
+  out = tmp_path / "a"
+  words = ["search", "--strategy", "hybrid", "--data", npz, *TINY, *SMALL]
+  words += ["--warmup", "0", "--arch-learning-rate", "1.0"]
+  assert main([*words, "--out", str(out)]) == 0
+  found = rows(out / run_folder.EVALUATIONS)
+  assert len({r["architecture"] for r in found}) == len(found) == 24
+  state = checkpoint.verify(
+    out / checkpoint.FOLDER, checkpoint.steps(out / checkpoint.FOLDER)[-1]
+  )
+  logits = dict(
+    zip((x.path for x in state.manifest.leaves), state.arrays, strict=True)
+  )
+  (name,) = [n for n in logits if "logits" in n]
+  best = logits[name].argmax(-1)
+  names = spaces.nasbench201().groups["cell"].candidates
+  # The most probable architecture keeps the limit and is the first point.
+  assert found[0]["architecture"] == "|".join(names[k] for k in best)
+  goes_on(out, tmp_path)
+
+
 def test_random_search_has_no_rival(npz, tmp_path):
   out = tmp_path / "a"
   words = ["search", "--strategy", "random", "--data", npz, *TINY, *SMALL]
@@ -180,6 +201,8 @@ def test_stages_go_on_to_the_same_bits(staged, tmp_path):
     ("--strategy nsga2 --objective cross_entropy params=2", "coefficients"),
     ("--strategy nsga2 --objective colour", "no metric"),
     ("--strategy nsga2 --population 3", "--population"),
+    ("--strategy hybrid --front 3", "--front: is no option"),
+    ("--strategy staged --refine-every 3", "--refine-every: is no option"),
     ("--strategy nsga2 --predictor-samples 50", "is no option of"),
     ("--measured onnxruntime", "--measured: is no option of --strategy diff"),
     ("--strategy random --measured METER:other", "neither minimised nor"),

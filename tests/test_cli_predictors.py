@@ -1,5 +1,6 @@
 """What staged search expects: costs and limits exact, the rest learnt."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,9 +44,9 @@ def _guessed(problem, measured):
     ]
   )
   violations = np.array([0.0 if is_connected(a) else 1.0 for a in built])
-  predict = predictors.fit(problem, costs, measured)(
-    genes[:60], values[:60], violations[:60]
-  )
+  predict = predictors.fit(
+    problem, predictors.surrogate(problem, costs, measured)
+  )(genes[:60], values[:60], violations[:60])
   return built, values, predict(genes)
 
 
@@ -68,8 +69,8 @@ def test_an_error_of_zero_is_taken(problem):
   genes = np.zeros((20, 6), np.int32)
   genes[:, 0] = np.arange(20) % 5
   values = np.column_stack([np.arange(20) / 40, np.ones((20, 2))])
-  fit = predictors.fit(problem, populations.costs(problem), ())
-  guess = fit(genes, values, np.zeros(20))(genes)
+  made = predictors.surrogate(problem, populations.costs(problem), ())
+  guess = predictors.fit(problem, made)(genes, values, np.zeros(20))(genes)
   assert np.isfinite(guess.mean).all() and (guess.mean[:, 0] > 0).all()
 
 
@@ -82,3 +83,40 @@ def test_what_is_measured_is_learnt_too(problem):
   # Whether a measured limit is kept is not known but probable.
   inside = (guess.feasible > 0) & (guess.feasible < 1)
   assert inside.any()
+
+
+def test_gradients_see_what_is_predicted(problem):
+  """At one-hot weights the same means; towards fewer macs more feasible."""
+  masks = problem.space.masks
+  counts = genetics.cardinalities(masks)
+  rng = np.random.default_rng(1)
+  genes = rng.integers(counts, size=(40, len(counts))).astype(np.int32)
+  built = [genetics.architecture(problem.space, g) for g in genes]
+  costs = populations.costs(problem)
+  values = np.array(
+    [
+      [0.2 + 0.01 * g.sum(), *(m.exact(a) for m in costs)]
+      for g, a in zip(genes, built, strict=True)
+    ]
+  )
+  made = predictors.surrogate(problem, costs, ())
+  choices = genetics.to_choices(masks, genes)
+  state = made.fit(choices, values, np.zeros(40))
+  hot = {
+    n: np.stack([a.one_hot()[n] for a in built]).astype(np.float32)
+    for n in masks
+  }
+  mean, feasible = made.expected(state, hot)
+  guess = made.predict(state, choices)
+  np.testing.assert_allclose(mean, guess.mean, rtol=1e-3)
+  macs = guess.mean[:, 1 + [m.name for m in costs].index("macs")]
+  np.testing.assert_array_equal(np.asarray(feasible) >= 0.5, macs <= BOUND)
+  slope = jax.grad(lambda w: made.expected(state, w)[1].sum())(hot)
+  table = problem.costs["macs"].tables["cell"]
+  dear, cheap = table.argmax(-1), table.argmin(-1)
+  rows = np.arange(len(table))
+  near = np.abs(macs / BOUND - 1) < 0.2
+  assert near.any()
+  assert (
+    slope["cell"][near][:, rows, dear] < slope["cell"][near][:, rows, cheap]
+  ).all()

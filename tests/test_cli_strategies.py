@@ -21,6 +21,7 @@ SHORT = (
 CASES = {
   "differentiable": ([], EPOCHS * 5),
   "enas": ([], EPOCHS * 5),
+  "hybrid": (["--population", "15", "--generations", "6"], 3),
   "nsga2": (["--population", "20", "--generations", "8"], 4),
   "random": (["--population", "20", "--generations", "8"], 4),
   "staged": (["--predictor-samples", "80", "--generations", "6"], 3),

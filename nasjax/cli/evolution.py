@@ -9,7 +9,7 @@ generation. `evaluations.csv` has every point, `front.csv` the best of them and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,7 @@ def run(
   recorder,
   folder: Path,
   stop: Stop,
+  weights: Mapping[str, np.ndarray] | None = None,
 ):
   """Runs the generations that are left and writes what they found.
 
@@ -157,6 +158,8 @@ def run(
     recorder: of the run, for its checkpoints.
     folder: of the run.
     stop: says when a signal has come.
+    weights: of a gradient search, f32[E, K] a group, from whose samples the
+      evolution starts.
 
   Returns:
     (the decided architecture, scores of accuracy by architecture).
@@ -170,6 +173,12 @@ def run(
   made = populations.make(problem, measured)
   volumes = Volumes(problem)
   evolving, last = carried.evolution, len(populations.ends(problem))
+  if weights is not None and not evolving.generation:
+    start, draw = jax.random.split(
+      jax.random.fold_in(jax.random.key(config.seed), 2)
+    )
+    points = populations.sampled_points(problem, weights, draw)
+    evolving = evolving._replace(state=made.init(start, points))
 
   def log(text):
     print(text, flush=True)

@@ -11,11 +11,11 @@ import numpy as np
 from nasjax.cli import measuring, metrics, predictors
 from nasjax.errors import InputError
 from nasjax.hardware import bundle
-from nasjax.search import genes, nsga2, staged
+from nasjax.search import genes, hybrid, nsga2, staged
 from nasjax.spaces.space import kept_of
 from nasjax.types import Array, Evolution, Key
 
-STRATEGIES = ("nsga2", "random", "staged")
+STRATEGIES = ("hybrid", "nsga2", "random", "staged")
 
 
 class Evolving(NamedTuple):
@@ -90,13 +90,29 @@ def make(problem, measured: Measured | None = None) -> Evolution:
   shared = dict(
     objectives=1 + len(costs(problem)), capacity=int(ends(problem)[-1])
   )
-  if config.strategy == "staged":
+  if config.strategy in ("hybrid", "staged"):
     names = () if measured is None else measured.names
+    learnt = predictors.surrogate(problem, costs(problem), names)
+  if config.strategy == "staged":
     return staged.staged(
       counts,
-      predictors.fit(problem, costs(problem), names),
+      predictors.fit(problem, learnt),
       samples=config.predictor_samples,
       batch=config.population,
+      **shared,
+    )
+  if config.strategy == "hybrid":
+    refine = hybrid.through_predictor(
+      learnt,
+      problem.space.masks,
+      capacity=shared["capacity"],
+      count=config.population,
+    )
+    return hybrid.hybrid(
+      counts,
+      refine,
+      population=config.population,
+      period=config.refine_every,
       **shared,
     )
   made = {"nsga2": nsga2.nsga2, "random": nsga2.random_search}
@@ -108,6 +124,31 @@ def begin(problem, key: Key) -> Evolving | tuple:
   if problem.config.strategy not in STRATEGIES:
     return ()
   return Evolving(make(problem).init(key), jnp.int32(0))
+
+
+def sampled_points(problem, weights, key: Key) -> np.ndarray:
+  """What a gradient search proposes for the first generation, i32[N, G].
+
+  Args:
+    problem: what is searched.
+    weights: f32[E, K] a group, its expected weights.
+    key: consumed.
+
+  Returns:
+    The most probable architecture within the limits, then samples.
+  """
+  masks, space = problem.space.masks, problem.space
+  size = problem.config.population - 1
+  best = space.decide(weights, problem.limits).choices
+  choices = {}
+  for index, (name, w) in enumerate(weights.items()):
+    # Not quite 0, so that what exists may be drawn at all.
+    logits = jnp.log(jnp.where(masks[name], w + 1e-6, 0.0))
+    draws = jax.random.categorical(
+      jax.random.fold_in(key, index), logits, shape=(size, len(w))
+    )
+    choices[name] = np.concatenate([best[name][None], np.asarray(draws)])
+  return genes.from_choices(masks, choices)
 
 
 def random_points(problem, key: Key) -> np.ndarray:

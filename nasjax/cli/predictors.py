@@ -1,4 +1,4 @@
-"""What `--strategy staged` expects of architectures that it did not evaluate.
+"""What an evolution expects of architectures that it did not evaluate.
 
 Only what an evaluation finds is predicted: the error, and costs that a device
 measures in the loop. Other costs and limits are exact for every architecture.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nasjax.hardware import choices as choice_tables
@@ -17,11 +19,15 @@ from nasjax.hardware import fit as fitting
 from nasjax.search import genes as genetics
 from nasjax.search import staged
 from nasjax.search import surrogate as surrogates
-from nasjax.search.surrogate import Prediction
+from nasjax.search.surrogate import Prediction, Surrogate
+
+_SOFT = 0.05  # relative violation over which a limit is softened for gradients
 
 
-def fit(problem: Any, costs: list, measured: Collection[str]) -> staged.Fit:
-  """What `staged.staged` takes.
+def surrogate(
+  problem: Any, costs: list, measured: Collection[str]
+) -> Surrogate:
+  """Predictions of the error and all costs.
 
   Args:
     problem: a `search.Problem`.
@@ -29,15 +35,16 @@ def fit(problem: Any, costs: list, measured: Collection[str]) -> staged.Fit:
     measured: names of metrics that are measured, not known.
 
   Returns:
-    (genes i32[N, G], objectives f64[N, M], violations f64[N]) -> a function of
-    genes i32[K, G] that gives a `Prediction` of M objectives.
+    fit, expected and predict. Predictions of what is known deviate by 0, and
+    `predict` says 0 or 1 of limits that are known.
   """
   space = problem.space
-  # All of a finite number of images may be right: half of one is not.
-  least = 0.5 / len(problem.valid.labels)
   learnt = [0] + [i + 1 for i, m in enumerate(costs) if m.name in measured]
   known = [i + 1 for i in range(len(costs)) if i + 1 not in learnt]
   bounds = [(m, b) for m, b in problem.limits if m.name not in measured]
+  unknown = len(bounds) < len(problem.limits)
+  # All of a finite number of images may be right: half of one is not.
+  least = 0.5 / len(problem.valid.labels)
   made = surrogates.surrogate(
     space.groups,
     ["error"] + ["cost"] * (len(learnt) - 1),
@@ -47,28 +54,52 @@ def fit(problem: Any, costs: list, measured: Collection[str]) -> staged.Fit:
     costs=features.costs_of(space),
   )
 
-  def fitted(genes, objectives, violations):
-    values = np.array(objectives[:, learnt], np.float64)
+  def fit(choices, values, violations):
+    values = np.array(np.asarray(values)[:, learnt], np.float64)
     values[:, 0] = np.maximum(values[:, 0], least)
-    chosen = genetics.to_choices(space.masks, genes)
-    state = made.fit(chosen, values, violations)
+    return made.fit(choices, values, violations)
 
-    def predict(genes):
-      choices = genetics.to_choices(space.masks, genes)
-      guess = made.predict(state, choices)
-      mean = np.zeros((len(genes), 1 + len(costs)))
-      deviation = np.zeros_like(mean)
-      mean[:, learnt], deviation[:, learnt] = guess.mean, guess.deviation
-      for i in known:
-        mean[:, i] = problem.costs[costs[i - 1].name].of(choices)
-      feasible = _connected(space, choices).astype(float)
-      for metric, bound in bounds:
-        feasible *= problem.costs[metric.name].of(choices) <= bound
-      if len(bounds) < len(problem.limits):
-        feasible *= guess.feasible
-      return Prediction(mean, deviation, feasible)
+  def each(metric, weights):
+    """A metric f32[...] of weights f32[..., E, K]."""
+    lead = next(iter(weights.values())).shape[:-2]
+    flat = {n: w.reshape(-1, *w.shape[-2:]) for n, w in weights.items()}
+    return jax.vmap(metric.expected)(flat).reshape(lead)
 
-    return predict
+  def expected(state, weights):
+    means, sure = made.expected(state, weights)
+    columns = {c: means[..., i] for i, c in enumerate(learnt)}
+    columns |= {c: each(costs[c - 1], weights) for c in known}
+    feasible = sure if unknown else jnp.ones_like(sure)
+    for metric, bound in bounds:
+      over = each(metric, weights) / bound - 1.0
+      feasible = jnp.minimum(feasible, jax.nn.sigmoid(-over / _SOFT))
+    return jnp.stack([columns[c] for c in range(1 + len(costs))], -1), feasible
+
+  def predict(state, choices):
+    guess = made.predict(state, choices)
+    feasible = _connected(space, choices).astype(float)
+    mean = np.zeros((len(feasible), 1 + len(costs)))
+    deviation = np.zeros_like(mean)
+    mean[:, learnt], deviation[:, learnt] = guess.mean, guess.deviation
+    for column in known:
+      mean[:, column] = problem.costs[costs[column - 1].name].of(choices)
+    for metric, bound in bounds:
+      feasible *= problem.costs[metric.name].of(choices) <= bound
+    if unknown:
+      feasible *= guess.feasible
+    return Prediction(mean, deviation, feasible)
+
+  return Surrogate(fit, expected, predict)
+
+
+def fit(problem: Any, made: Surrogate) -> staged.Fit:
+  """A surrogate as `staged.staged` takes it, on genes."""
+  masks = problem.space.masks
+
+  def fitted(genes, objectives, violations):
+    choices = genetics.to_choices(masks, genes)
+    state = made.fit(choices, objectives, violations)
+    return lambda genes: made.predict(state, genetics.to_choices(masks, genes))
 
   return fitted
 

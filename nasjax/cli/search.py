@@ -134,7 +134,9 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
   config = problem.config
   if config.out is None:
     name = "-".join(
-      [config.space, "".join(c if c.isalnum() else "_" for c in config.data)]
+      # Of a user's own space, path/to/file.py:name, the name.
+      "".join(c if c.isalnum() else "_" for c in word)
+      for word in (config.space.rpartition(":")[2], config.data)
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     config = dataclasses.replace(config, out=f"runs/{name}-{stamp}")

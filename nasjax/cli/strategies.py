@@ -21,8 +21,8 @@ from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 from nasjax.types import Relaxation, Search
 
-_GRADIENT = ("differentiable",)
-_LEARNT = ("differentiable", "enas")
+_GRADIENT = ("differentiable", "hybrid")
+_LEARNT = ("differentiable", "enas", "hybrid")
 # Options that not every strategy reads, and which do.
 _READ_BY = {
   "relaxation": _GRADIENT,
@@ -31,7 +31,7 @@ _READ_BY = {
   "hypergradient": _GRADIENT,
   "weighting": _GRADIENT,
   "normalization": _GRADIENT,
-  "front": _GRADIENT,
+  "front": ("differentiable",),
   "operation_dropout": _GRADIENT,
   "penalty": _LEARNT,
   "penalty_strength": _LEARNT,
@@ -46,11 +46,17 @@ _READ_BY = {
   "generations": populations.STRATEGIES,
   "measured": populations.STRATEGIES,
   "predictor_samples": ("staged",),
+  "refine_every": ("hybrid",),
 }
 # What is left open and depends on the strategy.
 _OWN: dict[str, dict[str, Any]] = {
   "differentiable": {"arch_learning_rate": 0.02},
   "enas": {"arch_learning_rate": 3.5e-3},
+  "hybrid": {
+    "arch_learning_rate": 0.02,
+    "population": 25,
+    "generations": 20,
+  },
   "nsga2": {"population": 50, "generations": 20},
   "random": {"population": 50, "generations": 20},
   "staged": {"population": 15, "generations": 14},
@@ -112,6 +118,7 @@ def build(problem: Any) -> Strategy:
   make = {
     "differentiable": _differentiable,
     "enas": _enas,
+    "hybrid": _hybrid,
     "nsga2": _evolution,
     "random": _evolution,
     "staged": _evolution,
@@ -206,6 +213,21 @@ def _differentiable(problem) -> Strategy:
     return member._replace(logits=base.logits)
 
   return Strategy(search, relaxation, end, inherit)
+
+
+def _hybrid(problem) -> Strategy:
+  """A gradient search, and an evolution that starts from its samples."""
+  measure = populations.check(problem)
+  gradient = _differentiable(problem)
+
+  def end(carried, recorder, folder, stop):
+    weights = training.expected(gradient.relaxation, carried.progress.state)
+    found = evolution.run(
+      problem, measure, carried, recorder, folder, stop, weights
+    )
+    return Decision(*found, None)
+
+  return gradient._replace(end=end)
 
 
 def _enas(problem) -> Strategy:

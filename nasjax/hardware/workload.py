@@ -38,6 +38,7 @@ KINDS = (
   "broadcast",
   "concat",
   "subsample",  # even rows and columns beside odd ones, twice the channels
+  "channel_shuffle",  # channels of `groups` groups take turns
   *_ELEMENTWISE,
 )
 

@@ -25,6 +25,7 @@ __all__ = [
   "one_path",
   "random",
   "to_choices",
+  "to_weights",
 ]
 
 
@@ -83,6 +84,29 @@ def to_choices(masks: Masks, genes: Any) -> dict[str, Any]:
     edges = len(mask)
     found[name] = library.stack(columns[start : start + edges], axis=-1)
     start += edges
+  return found
+
+
+def to_weights(masks: Masks, hot: Array) -> dict[str, Array]:
+  """Weights of genes f32[..., G, C] as f32[..., E, K] a group; traced.
+
+  Args:
+    masks: bool[E, K] a group.
+    hot: of each gene's values, one-hot or relaxed; C the largest cardinality.
+
+  Returns:
+    The weights, 0 where masked.
+  """
+  found, gene = {}, 0
+  for name, mask in masks.items():
+    mask = np.asarray(mask, bool)
+    index = np.maximum(np.cumsum(mask, -1) - 1, 0)  # i[E, K] into C
+    part = hot[..., gene : gene + len(mask), :]
+    index = np.broadcast_to(index, (*part.shape[:-1], mask.shape[1]))
+    taken = jnp.take_along_axis(part, jnp.asarray(index), axis=-1)
+    lead = (1,) * (taken.ndim - 2)
+    found[name] = jnp.where(mask.reshape(*lead, *mask.shape), taken, 0.0)
+    gene += len(mask)
   return found
 
 

@@ -19,16 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax import pareto
 from nasjax.search import archive as archives
 from nasjax.search import genes as genetics
-from nasjax.search import nsga2
+from nasjax.search import nsga2, promising
 from nasjax.search.surrogate import Prediction
 from nasjax.types import Array, Evolution, Key
 
 __all__ = ["State", "staged"]
-
-_CANDIDATES = 500  # whose expected improvement is worked out
 
 # genes i32[N, G] -> what they are expected to have
 Predict = Callable[[np.ndarray], Prediction]
@@ -114,7 +111,6 @@ def staged(
     capacity=most,
     repair=repair,
   )
-  survivors = jax.jit(nsga2.survivors)
   unseen = jax.jit(lambda a, g: archives.first_seen(a, g, counts))
 
   @jax.jit
@@ -132,15 +128,8 @@ def staged(
     first, second = jax.random.split(key)
     pool = np.unique(np.asarray(draw(first)), axis=0)
     guess = predict(pool)
-    # Padded, so that it compiles once however many were equal.
-    more = screened - len(pool)
-    order = survivors(
-      second,
-      np.pad(guess.mean, ((0, more), (0, 0))).astype(np.float32),
-      np.pad(_violations(guess), (0, more)).astype(np.float32),
-      np.arange(screened) < len(pool),
-    )
-    best = np.asarray(order)[: min(kept, len(pool))]
+    over = promising.violations(guess)
+    best = promising.best(second, guess.mean, over, screened)[:kept]
     return np.resize(pool[best], (kept, len(counts)))
 
   def explore(key, start, predict):
@@ -153,7 +142,7 @@ def staged(
         state,
         points,
         guess.mean.astype(np.float32),
-        _violations(guess).astype(np.float32),
+        promising.violations(guess).astype(np.float32),
       )
     genes = np.asarray(state.archive.genes)
     alive = np.asarray(state.population)
@@ -178,8 +167,7 @@ def staged(
     padded = np.pad(met, ((0, most - len(met)), (0, 0)))
     new = np.asarray(unseen(archive, padded))[: len(met)]
     pool = met[new]
-    chosen = _choose(
-      survivors,
+    chosen = promising.choose(
       order,
       predict(pool),
       values,
@@ -195,37 +183,3 @@ def staged(
     return state._replace(random=inside)
 
   return Evolution(init, ask, tell)
-
-
-def _violations(guess: Prediction) -> np.ndarray:
-  """Above 0 where limits are rather broken than kept."""
-  return 0.5 - guess.feasible
-
-
-def _choose(survivors, key, guess, values, violations, count, size):
-  """Indices of the points that promise most, one after the other."""
-  more = size - len(guess.mean)
-  # Who would survive if it turned out better than expected.
-  hoped = np.pad(guess.mean - guess.deviation, ((0, more), (0, 0)))
-  over = np.pad(_violations(guess), (0, more))
-  order = survivors(
-    key,
-    hoped.astype(np.float32),
-    over.astype(np.float32),
-    np.arange(size) < len(guess.mean),
-  )
-  left = np.asarray(order)[: min(_CANDIDATES, len(guess.mean))]
-  feasible = violations <= 0
-  known = values[feasible] if feasible.any() else values
-  reference = known.max(0)
-  known = known[pareto.front(known)]
-  chosen = []
-  for _ in range(min(count, len(left))):
-    gain = guess.feasible[left] * pareto.expected_improvement(
-      guess.mean[left], guess.deviation[left], known, reference
-    )
-    best = int(gain.argmax())
-    chosen.append(int(left[best]))
-    known = np.concatenate([known, guess.mean[left[best]][None]])
-    left = np.delete(left, best)
-  return np.array(chosen, np.int64)

@@ -3,6 +3,8 @@
 from nasjax.spaces.darts import darts
 from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
+from nasjax.spaces.fbnet import fbnet
+from nasjax.spaces.macro import macro
 from nasjax.spaces.nasbench201 import (
   from_string as nasbench201_from_string,
 )
@@ -18,6 +20,8 @@ __all__ = [
   "darts",
   "decide",
   "edge",
+  "fbnet",
+  "macro",
   "nasbench201",
   "nasbench201_from_string",
   "nasbench201_to_string",
