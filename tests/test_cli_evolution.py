@@ -1,4 +1,4 @@
-"""The strategies of `nasjax search` that evaluate: files, resuming, refusals."""
+"""Strategies of `nasjax search` that evaluate: files, resuming, refusals."""
 
 import csv
 import json
