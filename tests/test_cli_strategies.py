@@ -13,7 +13,7 @@ from nasjax import checkpoint, run_folder
 from nasjax.cli.main import main
 
 LIMIT = 0.03  # ms
-EPOCHS = 30
+EPOCHS = 20
 SHORT = (
   f"--limit latency_ms={LIMIT} --epochs {EPOCHS} --checkpoint-minutes 0.02"
 ).split()
@@ -22,9 +22,9 @@ CASES = {
   "differentiable": ([], EPOCHS * 5),
   "enas": ([], EPOCHS * 5),
   "hybrid": (["--population", "15", "--generations", "6"], 3),
-  "nsga2": (["--population", "20", "--generations", "8"], 4),
-  "random": (["--population", "20", "--generations", "8"], 4),
-  "staged": (["--predictor-samples", "80", "--generations", "6"], 3),
+  "nsga2": (["--population", "15", "--generations", "6"], 3),
+  "random": (["--population", "15", "--generations", "6"], 3),
+  "staged": (["--predictor-samples", "50", "--generations", "6"], 3),
 }
 FILES = (
   *(run_folder.METRICS, run_folder.GENOTYPE, run_folder.BASELINES),
@@ -63,9 +63,11 @@ def interrupted(folder, step):
 
   thread = threading.Thread(target=watch)
   thread.start()
-  yield
-  over.set()
-  thread.join()
+  try:
+    yield
+  finally:
+    over.set()
+    thread.join()
 
 
 @pytest.mark.slow
