@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from nasjax import run_folder
+from nasjax.hardware import measured
 from nasjax.reader import read_bytes
 
 # Where a run lies, how often it is saved and how much it may read change no
@@ -67,8 +68,8 @@ def of(problem: Any) -> dict[str, Any]:
     fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = sha256(*(array for images in sets for array in images))
-  for part in (config.relaxation, config.space):
-    if ":" in part:
+  for part in (config.relaxation, config.space, config.measured or ""):
+    if ":" in part and measured.PLACE not in part:
       path = part.rpartition(":")[0]
       fixed[f"part {path}"] = sha256(read_bytes(path))
   environment = run_folder.environment()

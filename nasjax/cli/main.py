@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli import hw_config
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.lock import InUseError
 from nasjax.signals import Stopped
@@ -133,7 +134,7 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   retrain.add_argument("run", metavar="RUN", help="a finished run folder")
-  configs.add_flags(retrain, configs.RetrainConfig)
+  configs.add_flags(retrain, RetrainConfig)
   retrain.add_argument(
     "--force", action="store_true", help="begin anew in --out"
   )
@@ -222,7 +223,7 @@ def _run(argv: Sequence[str]) -> int:
   if arguments.command == "retrain":
     from nasjax.cli import retraining
 
-    made = configs.from_flags(configs.RetrainConfig, vars(arguments))
+    made = configs.from_flags(RetrainConfig, vars(arguments))
     return retraining.run(arguments.run, made, force=arguments.force)
   if arguments.command == "checkpoint":
     from nasjax.cli import resume

@@ -21,7 +21,8 @@ from nasjax import (
 )
 from nasjax.cli import config as configs
 from nasjax.cli import fingerprint, own_spaces, parts, reuse
-from nasjax.cli.config import RetrainConfig, SearchConfig
+from nasjax.cli.config import SearchConfig
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 
 

@@ -207,6 +207,10 @@ def _finish(problem, decision, folder, stop) -> None:
   by_hand = decisions.mobilenet_like(problem)
   if by_hand is not None:
     columns.append(("MobileNetV2-like", by_hand, accuracy(by_hand)))
+  rows = decisions.baselines(problem, columns)
+  run_folder.write_atomic(
+    folder / run_folder.BASELINES, run_folder.csv_text(list(rows[0]), rows)
+  )
   value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)

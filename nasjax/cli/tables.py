@@ -23,6 +23,9 @@ _CURES = {  # of a collapse
   "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
   "nsga2": "(--epochs)",
   "random": "(--epochs)",
+  "hybrid": "first (--warmup 0.5) or drop skips while sampling"
+  " (--operation-dropout 0.3)",
+  "staged": "(--epochs)",
 }
 _COUNTS = ("params", "macs", "flops")
 
@@ -49,7 +52,9 @@ def show_problem(problem) -> None:
   how = f"{config.relaxation}, {config.hypergradient}"
   if config.strategy != "differentiable":
     how = config.strategy
-  if config.strategy in populations.STRATEGIES:
+  if config.strategy == "hybrid":
+    how += f" after {config.relaxation}, {config.hypergradient}"
+  elif config.strategy in populations.STRATEGIES:
     how += " after single paths"
   console.print(
     f"[bold]{escape(problem.space.name)}[/bold] on"

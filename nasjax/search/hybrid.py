@@ -56,7 +56,12 @@ class State(NamedTuple):
 
   key: Key
   evolution: nsga2.State
-  asked: np.ndarray  # i64[], batches asked
+  asked: np.ndarray  # i32[], batches asked
+
+  @property
+  def archive(self) -> archives.Archive:
+    """All points told."""
+    return self.evolution.archive
 
 
 def hybrid(
@@ -118,7 +123,7 @@ def hybrid(
 
   def init(key: Key, points: Array | None = None) -> State:
     key, start = jax.random.split(key)
-    return State(key, inner.init(start, points), np.array(0))
+    return State(key, inner.init(start, points), np.array(0, np.int32))
 
   def ask(state: State) -> tuple[Array, State]:
     children, evolution = inner.ask(state.evolution)
@@ -142,7 +147,7 @@ def hybrid(
       pool = jnp.concatenate([found, points, repeats])
       order = jnp.argsort(~unseen(evolution.archive, pool), stable=True)
       points = pool[order[:batch]]
-    return points, State(state.key, evolution, np.array(asked + 1))
+    return points, State(state.key, evolution, np.array(asked + 1, np.int32))
 
   def tell(state, points, values, violations=None) -> State:
     evolution = inner.tell(state.evolution, points, values, violations)

@@ -41,6 +41,11 @@ class State(NamedTuple):
   kept: np.ndarray  # i32[kept, G], from where NSGA-II goes on
   screened: np.ndarray  # bool[], whether `kept` is filled
 
+  @property
+  def archive(self) -> archives.Archive:
+    """All points told."""
+    return self.random.archive
+
 
 def staged(
   cardinalities: Any,
@@ -71,8 +76,8 @@ def staged(
 
   Returns:
     init, ask and tell. `ask` gives `samples` points first, then `batch` or
-    what is left of `capacity`, none at the end; `state.random.archive` holds
-    what was told.
+    what is left of `capacity`, none at the end; `state.archive` holds what was
+    told.
 
   Raises:
     ValueError: an argument below 1, or more samples than capacity.
@@ -87,11 +92,14 @@ def staged(
       raise ValueError(f"{name} {value} must be at least 1")
   if samples > capacity:
     raise ValueError(f"samples {samples} are more than capacity {capacity}")
+  most = kept * (generations + 1)  # points that NSGA-II meets
   chance = nsga2.random_search(
     cardinalities,
     objectives=objectives,
     population=samples,
     capacity=capacity,
+    # It looks up so many times twice its population at once.
+    oversampling=max(8, -(-most // (2 * samples))),
     repair=repair,
   )
   counts = np.asarray(cardinalities, np.int32)
@@ -100,7 +108,7 @@ def staged(
     counts,
     objectives=objectives,
     population=kept,
-    capacity=kept * (generations + 1),
+    capacity=most,
     repair=repair,
   )
   unseen = jax.jit(lambda a, g: archives.first_seen(a, g, counts))
@@ -142,7 +150,7 @@ def staged(
     return genes[: int(state.archive.size)], genes[alive]
 
   def ask(state: State) -> tuple[Array, State]:
-    archive = state.random.archive
+    archive = state.archive
     size = int(archive.size)
     if not size:
       points, inside = chance.ask(state.random)
@@ -156,7 +164,7 @@ def staged(
     predict = fit(genes, values, violations)
     start = state.kept if state.screened else screen(look, predict)
     met, survived = explore(walk, start, predict)
-    padded = np.pad(met, ((0, kept * (generations + 1) - len(met)), (0, 0)))
+    padded = np.pad(met, ((0, most - len(met)), (0, 0)))
     new = np.asarray(unseen(archive, padded))[: len(met)]
     pool = met[new]
     chosen = promising.choose(
