@@ -81,6 +81,7 @@ def staged(
     ValueError: an argument below 1, or more samples than capacity.
   """
   for name, value in (
+    ("samples", samples),
     ("batch", batch),
     ("screened", screened),
     ("kept", kept),
@@ -90,11 +91,14 @@ def staged(
       raise ValueError(f"{name} {value} must be at least 1")
   if samples > capacity:
     raise ValueError(f"samples {samples} are more than capacity {capacity}")
+  most = kept * (generations + 1)  # points that NSGA-II meets between batches
   chance = nsga2.random_search(
     cardinalities,
     objectives=objectives,
     population=samples,
     capacity=capacity,
+    # Its archive has to look all of them up at once.
+    oversampling=max(8, -(-most // samples)),
     repair=repair,
   )
   counts = np.asarray(cardinalities, np.int32)
@@ -103,7 +107,7 @@ def staged(
     counts,
     objectives=objectives,
     population=kept,
-    capacity=kept * (generations + 1),
+    capacity=most,
     repair=repair,
   )
   survivors = jax.jit(nsga2.survivors)
@@ -167,7 +171,7 @@ def staged(
     predict = fit(genes, values, violations)
     start = state.kept if state.screened else screen(look, predict)
     met, survived = explore(walk, start, predict)
-    padded = np.pad(met, ((0, kept * (generations + 1) - len(met)), (0, 0)))
+    padded = np.pad(met, ((0, most - len(met)), (0, 0)))
     new = np.asarray(unseen(archive, padded))[: len(met)]
     pool = met[new]
     chosen = _choose(
