@@ -3,6 +3,7 @@
 from nasjax.spaces.darts import darts
 from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
+from nasjax.spaces.mobilenet import mobilenet
 from nasjax.spaces.nasbench201 import (
   from_string as nasbench201_from_string,
 )
@@ -18,6 +19,7 @@ __all__ = [
   "darts",
   "decide",
   "edge",
+  "mobilenet",
   "nasbench201",
   "nasbench201_from_string",
   "nasbench201_to_string",
