@@ -39,11 +39,22 @@ def _guilty(broken, filled, product: Product) -> list[tuple[str, int, int]]:
   return found
 
 
+def _together(broken, filled, product: Product) -> str:
+  """The groups that decide together whether a rule is broken."""
+  varying = []
+  for axis, (group, _) in enumerate(product.choices):
+    bad = np.moveaxis(broken, axis, 0)
+    some = np.moveaxis(filled, axis, 0)
+    if ((bad & some).any(0) & (~bad & some).any(0)).any():
+      varying.append(group)
+  return " with ".join(varying) or "layers whatever is chosen"
+
+
 def broken_by(rule: Rule, space: Any) -> list[str]:
   """Candidates with a workload that a rule speaks of.
 
   Where several choices shape a layer, those that break the rule whatever the
-  others are, or else `GROUP with GROUP` where only combinations do.
+  others are, or else `GROUP with GROUP` where combinations of them do.
   """
   works = space.workloads()
   found: dict[str, None] = {}
@@ -59,7 +70,7 @@ def broken_by(rule: Rule, space: Any) -> list[str]:
     for group, _, k in guilty:
       found[f"{group} {space.groups[group].candidates[k]}"] = None
     if broken.any() and not guilty:
-      found[" with ".join(g for g, _ in product.choices)] = None
+      found[_together(broken, filled, product)] = None
   return list(found)
 
 

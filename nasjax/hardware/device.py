@@ -8,7 +8,7 @@ the roofline and the energy model elsewhere. Every metric says which in its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,9 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
-from nasjax.hardware import closing
+from nasjax.hardware import closing, memory, profile, roofline
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
-from nasjax.hardware import memory, profile, roofline
 from nasjax.hardware import table as tables
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.workload import (

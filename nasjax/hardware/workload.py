@@ -184,7 +184,6 @@ def additive_metric(
     ValueError: a cost that is not finite; it would make gradients NaN even at
       probability 0.
   """
-
   known: dict[Workload, float] = {}
 
   def total(items):

@@ -241,7 +241,7 @@ def decide(
 
 
 def _open(space, programme, peaks):
-  """f64[variables]: 0 for candidates over a "max" limit whatever the others are."""
+  """f64[variables]: 0 for what alone is over a "max" limit."""
   # Where some edges are kept, no network has every choice at its smallest.
   least = "the smallest reachable value is"
   least = "nothing is below" if kept_of(space) else least

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nasjax.hardware.products import Places
 from nasjax.layers.blocks import Block, Builder
 from nasjax.spaces.chain import Link
 
@@ -81,7 +80,7 @@ def squeezed(hidden: int) -> int:
   return divisible(hidden // 4)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def block(
   shape: tuple[int, int, int],
   channels: int,
