@@ -170,56 +170,77 @@ def test_mixing_kernels_equals_mixing_outputs(shared):
   np.testing.assert_allclose(convolved(mixed), total, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small", "wide"])
+@pytest.mark.parametrize(
+  "name, seeds",
+  [("small", 1), pytest.param("wide", 2, marks=pytest.mark.slow)],
+)
 def test_the_restricted_supernet_equals_the_network_alone(
-  name, request, images
+  name, seeds, request, images
 ):
   """Outputs, gradients and running statistics, at 1e-5 of their size."""
   space = request.getfixturevalue(name)
-  variables = space.init(jax.random.key(0))
-  # Running statistics as after training, or evaluation would tell little.
   rng = np.random.default_rng(5)
-  stats = jax.tree.map(
+  variables = jax.device_get(space.init(jax.random.key(0)))
+  # Running statistics as after training, or evaluation would tell little.
+  variables["batch_stats"] = jax.tree.map(
     lambda v: v + 0.5 * rng.random(v.shape).astype("f4"),
     variables["batch_stats"],
   )
-  variables = {**variables, "batch_stats": stats}
 
-  @jax.jit
-  def supernet(params, sampled):
-    def loss(params):
-      outputs, new = space.apply(
-        {**variables, "params": params}, sampled, images, True
-      )
+  def stepped(apply):
+    """Of params: their gradient, outputs, statistics; then in evaluation."""
+
+    def loss(params, stats, *rest):
+      own = {"params": params, "batch_stats": stats}
+      outputs, new = apply(own, True, *rest)
       return (outputs**2).sum(), (outputs, new)
 
-    return jax.value_and_grad(loss, has_aux=True)(params)
+    def run(own, *rest):
+      gradient, (outputs, new) = jax.grad(loss, has_aux=True)(
+        own["params"], own["batch_stats"], *rest
+      )
+      return gradient, outputs, new, apply(own, False, *rest)[0]
 
-  @jax.jit
-  def evaluate(sampled):
-    return space.apply(variables, sampled, images, False)[0]
+    return jax.jit(run)
 
-  for seed in range(2):
+  supernet = stepped(
+    lambda own, train, sampled: space.apply(own, sampled, images, train)
+  )
+  for seed in range(seeds):
     one = drawn(space, seed)
     network, own = space.build(one), space.extract(variables, one)
 
-    def loss(params, network=network, own=own):
-      outputs, new = network.apply(
-        {**own, "params": params}, images, True, mutable=["batch_stats"]
-      )
-      return (outputs**2).sum(), (outputs, new["batch_stats"])
+    def alone(own, train, network=network):
+      if not train:
+        return network.apply(own, images), None
+      outputs, new = network.apply(own, images, True, mutable=["batch_stats"])
+      return outputs, new["batch_stats"]
 
-    (_, (alone, new)), gradient = jax.value_and_grad(loss, has_aux=True)(
-      own["params"]
-    )
-    for sampled in (Sampled(one.one_hot()), one.sampled()):
-      (_, (full, moved)), slopes = supernet(variables["params"], sampled)
-      close(full, alone)
-      inherited = space.extract({"params": slopes, "batch_stats": moved}, one)
-      close(inherited["batch_stats"], new)
-      kernels = without_affine(inherited["params"])
-      close(kernels, without_affine(gradient))
-      close(evaluate(sampled), network.apply(own, images))
+    gradient, outputs, new, evaluated = jax.device_get(stepped(alone)(own))
+    for sampled in (Sampled(one.one_hot()), one.sampled())[: seed + 1]:
+      slopes, full, moved, full_evaluated = jax.device_get(
+        supernet(variables, sampled)
+      )
+      close(full, outputs)
+      close(full_evaluated, evaluated)
+      found = space.extract({"params": slopes, "batch_stats": moved}, one)
+      close(found["batch_stats"], new)
+      close(without_affine(found["params"]), without_affine(gradient))
+
+
+def test_sampled_paths_are_the_one_hot_weights(small):
+  """What is not executed is 0 in value; the gradient is that of the weights."""
+  weights = jnp.asarray([[0.5, 0.3, 0.2]])
+  paths = jnp.asarray([[2, 0]])
+
+  def executed(weights):
+    return mobilenet_supernet._executed(Sampled({"g": weights}, {"g": paths}))[
+      "g"
+    ]
+
+  np.testing.assert_allclose(executed(weights), [[0.5, 0.0, 0.2]], rtol=1e-6)
+  slope = jax.grad(lambda w: executed(w).sum())(weights)
+  np.testing.assert_array_equal(slope, [[1.0, 1.0, 1.0]])
 
 
 def without_affine(tree):
@@ -233,7 +254,7 @@ def without_affine(tree):
 def close(found, wanted):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(jnp.abs(b).max()))
+      a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(b).max()))
     ),
     found,
     wanted,

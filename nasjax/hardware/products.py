@@ -11,6 +11,7 @@ exact where the choices are drawn on their own, and at one-hot points.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,8 @@ class ProductTable(NamedTuple):
     return self.values[index]
 
 
-class Terms(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Terms:
   """A metric as numbers that an exact decision can read."""
 
   constant: float

@@ -256,10 +256,12 @@ def apply(
   execute = run
   if space.remat:
     execute = jax.checkpoint(run, static_argnums=(0, 4), prevent_cse=False)
-  for name, part in space.parts.items():
+  for link in space.chain:
+    name, part = link.name, space.parts[link.name]
     own = pick(variables, name)
     if not isinstance(part, Layer):
-      x, stats[name] = run_block(part, own, x, train)
+      y, stats[name] = run_block(part, own, x, train)
+      x = x + y if link.residual else y
       continue
     rows = {
       axis: jnp.asarray(weights[group], jnp.float32)[row]

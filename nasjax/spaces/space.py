@@ -305,8 +305,8 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
     ValueError: the metric is not a sum over the choices.
   """
   if metric.form == "products":
-    constant, tables, joint = metric.terms
-    return AdditiveCosts(constant, tables, products=joint)
+    own = metric.terms
+    return AdditiveCosts(own.constant, own.tables, products=own.products)
   masks = {n: np.asarray(m) for n, m in space.masks.items()}
   base = {n: m.argmax(-1).astype(np.int32) for n, m in masks.items()}
   start = float(metric.exact(Architecture(space, base)))
