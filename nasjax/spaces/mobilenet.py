@@ -29,7 +29,7 @@ import numpy as np
 
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.layers.blocks import Block, Builder
-from nasjax.spaces import chain, mobilenet_supernet, staged, supernet
+from nasjax.spaces import factorised, mobilenet_supernet, staged, supernet
 from nasjax.spaces.decision import decide
 from nasjax.spaces.mobilenet_arguments import check
 from nasjax.spaces.mobilenet_layers import (
@@ -69,7 +69,7 @@ class MobileNetSpace:
   groups: Mapping[str, Group]
   parts: Mapping[str, Layer | Block]
   places: Mapping[str, Mapping[str, tuple[str, int]]]
-  chain: tuple[chain.Link, ...]
+  chain: tuple[factorised.Link, ...]
   remat: bool | None = None
   allowed: Mapping[str, np.ndarray] | None = None
   name: str = "mobilenet"
@@ -118,12 +118,12 @@ class MobileNetSpace:
     """Runs the supernet: (logits f32[B, classes], new batch statistics)."""
     return mobilenet_supernet.apply(self, variables, sampled, images, train)
 
-  def build(self, architecture: Architecture) -> chain.Network:
+  def build(self, architecture: Architecture) -> factorised.Network:
     """The decided network as a flax module, called with (images, train)."""
     choices = {
       n: tuple(int(k) for k in row) for n, row in architecture.choices.items()
     }
-    return chain.Network(self, choices)
+    return factorised.Network(self, choices)
 
   def extract(self, variables: Mapping, architecture: Architecture) -> dict:
     """The supernet's weights as variables of `build(architecture)`."""
@@ -146,7 +146,7 @@ class MobileNetSpace:
 
   def workloads(self) -> SpaceWorkloads:
     """Which workloads the choices stand for together, and the fixed ones."""
-    return chain.workloads(self.chain)
+    return factorised.workloads(self.chain)
 
   def decide(
     self, weights: Weights, limits: Sequence[Limit] = ()
@@ -195,8 +195,8 @@ def _space(arguments, options: Options) -> MobileNetSpace:
   )
   # MobileNetV2's rule: what keeps its shape has a residual.
   links = [
-    chain.fixed("stem", parts["stem"]),
-    chain.fixed("first", own, own.output == b.shape),
+    factorised.fixed("stem", parts["stem"]),
+    factorised.fixed("first", own, own.output == b.shape),
   ]
   parts["first"] = own
   height, width, channels = own.output
@@ -249,9 +249,9 @@ def _space(arguments, options: Options) -> MobileNetSpace:
   parts["head"] = heads[int(np.argmax(inputs))]
   several = len(inputs) > 1
   links.append(
-    chain.Link("head", (("width", before),), heads)
+    factorised.Link("head", (("width", before),), heads)
     if several
-    else chain.fixed("head", heads[0])
+    else factorised.fixed("head", heads[0])
   )
   groups = {
     axis: Group(rows[axis], candidates)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nasjax.layers.blocks import Block, Builder
-from nasjax.spaces.chain import Link
+from nasjax.spaces.factorised import Link
 
 __all__ = ["AXES", "Layer", "Options", "divisible", "link"]
 
