@@ -26,6 +26,7 @@ import numpy as np
 from jax import lax
 
 from nasjax.pareto import crowding_distance, non_dominated_sort
+from nasjax.pareto.dominance import lexical_order
 from nasjax.search import archive as archives
 from nasjax.search import genes as genetics
 from nasjax.types import Array, Evolution, Key
@@ -86,7 +87,7 @@ def survivors(
   ranks = non_dominated_sort(objectives, violations)
   crowding = crowding_distance(objectives, ranks)
   chance = jax.random.bits(key, alive.shape)
-  return jnp.lexsort((chance, -crowding, ranks, ~alive))
+  return lexical_order([~alive, ranks, -crowding, chance])
 
 
 def _cross_uniform(key, first, second):
