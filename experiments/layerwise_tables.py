@@ -14,6 +14,27 @@ table's accuracy of one network. `--strategy nsga2` evolves, `gradient` fits the
 surrogate of `nasjax.search` to random networks and follows its gradient to the
 networks that it evaluates next. Random search at as many evaluations stands
 beside it; the share is that of the networks within the limit that are better.
+
+fbnet, floor at the median FLOPs of random networks (130.9 M), seeds 0 to 9, no
+option tuned:
+
+    device  median of random  fastest of 10^6  found            optimum
+    raspi4  37.58 ms          26.85 ms         24.23 to 26.30   23.71 ms
+    fpga    27.59 ms          19.77 ms         18.43 to 19.94   17.64 ms
+
+On raspi4 none of 10^6 random networks is as fast as what any seed found, on
+fpga one is, as fast as seed 6's. It stays 2% to 13% over the optimum.
+
+macro, limit at the median FLOPs (3,282 networks within, the best has 92.31%
+test accuracy, the best percent 92.09% or more), how often the best of those
+evaluated is in the best percent:
+
+    evaluations  gradient  nsga2     random
+    60           5 of 5    5 of 10   3 of 10
+    100          5 of 5    9 of 10   7 of 10
+    200          -         5 of 5    5 of 5
+
+`gradient` found the best network of all on each of its seeds (0 to 4).
 """
 
 from __future__ import annotations
@@ -351,12 +372,12 @@ def main():
   second.add_argument("--networks", required=True, metavar="FILE.csv[.gz]")
   second.add_argument("--column", default="test_acc")
   second.add_argument(
-    "--strategy", default="nsga2", choices=("nsga2", "gradient")
+    "--strategy", default="gradient", choices=("nsga2", "gradient")
   )
   second.add_argument(
     "--limit", type=float, default=0.5, help="quantile of all networks' FLOPs"
   )
-  second.add_argument("--evaluations", type=int, default=200)
+  second.add_argument("--evaluations", type=int, default=100)
   for one in (first, second):
     one.add_argument("--seeds", type=int, default=5)
     one.add_argument("--seed", type=int, default=0)

@@ -42,7 +42,7 @@ class SearchConfig:
 
   space: str = option(
     "edge",
-    "search space: edge, nasbench201, darts, fbnet, macro, or"
+    "search space: edge, nasbench201, darts, mobilenet, fbnet, macro, or"
     " path/to/file.py:name",
   )
   strategy: str = option(

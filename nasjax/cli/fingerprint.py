@@ -64,7 +64,8 @@ def of(problem: Any) -> dict[str, Any]:
     *(np.asarray(space.masks[n]) for n in sorted(space.masks)),
   )
   for name, costs in problem.costs.items():
-    arrays = [np.asarray(v) for v in jax.tree.leaves(costs[:2])]
+    joint = [t.values for t in getattr(costs, "products", ())]
+    arrays = [np.asarray(v) for v in jax.tree.leaves((*costs[:2], joint))]
     fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = sha256(*(array for images in sets for array in images))

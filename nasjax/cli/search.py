@@ -224,7 +224,7 @@ def _random_within(problem, count) -> list[spaces.Architecture]:
   drawn = spaces.random_choices(problem.space, rng, 20_000)
   good = np.ones(20_000, bool)
   for metric, bound in problem.limits:
-    if metric.form == "sum":
+    if metric.form in spaces.ADDITIVE:
       good &= problem.costs[metric.name].of(drawn) <= bound
   found = []
   for i in np.flatnonzero(good)[:_TRIED]:

@@ -72,7 +72,9 @@ def show_problem(problem) -> None:
     unit = problem.metrics[name].unit
     low, high = costs.extremes(problem.space.masks)
     values = costs.of(problem.random)
-    if problem.metrics[name].form != "sum":  # its extremes need every network
+    if (
+      problem.metrics[name].form not in spaces.ADDITIVE
+    ):  # its extremes need every network
       low, high = float(values.min()), float(values.max())
     bound = limits.get(name)
     table.add_row(

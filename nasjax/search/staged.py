@@ -83,6 +83,7 @@ def staged(
     ValueError: an argument below 1, or more samples than capacity.
   """
   for name, value in (
+    ("samples", samples),
     ("batch", batch),
     ("screened", screened),
     ("kept", kept),

@@ -42,9 +42,8 @@ KINDS = ("error", "cost")
 _FLOOR = 0.8  # of the smallest error
 _LENGTHS, _LINEAR = (1.0, 2.0), (0.3, 1.0)
 _NOISES = (1e-3, 1e-2, 0.03, 0.1, 0.3)
-# A noisy prediction could always turn out well: hoping for luck took
-# evaluations from what is known to be good. So errors deviate by the process
-# alone, costs by so much at most (raspi4's latencies by 12%).
+# A rough prediction could always turn out well: hoping for luck takes
+# evaluations from what is known to be good (raspi4's latencies deviate by 12%).
 _MOST_NOISE = 0.03
 _MAD = 1.4826  # standard deviations in a median absolute deviation
 
@@ -62,7 +61,7 @@ class State(NamedTuple):
 
   processes: tuple[GaussianProcess, ...]  # one an objective
   scales: np.ndarray  # f64[M]: floors of errors; least costs
-  noises: np.ndarray  # f64[M], costs' relative deviations; errors': unused 0
+  noises: np.ndarray  # f64[M], standard deviation in the processes' units
   constants: np.ndarray  # f64[M], of the tables
   tables: tuple[dict[str, np.ndarray], ...]  # f64[E, K] a group
   reaching: np.ndarray  # f64[M], 1 where only edges that lead on count
@@ -102,8 +101,7 @@ def surrogate(
 
   Returns:
     fit, expected and predict. A predicted deviation says how far a search may
-    hope: an error's is that of its process, a cost's what networks left out
-    differ by, 3% at most; a measurement may differ by more.
+    hope: a cost's is what networks left out differ by, but 3% at most.
 
   Raises:
     ValueError: an unknown kind.
@@ -127,7 +125,7 @@ def surrogate(
       raise ValueError(f"an error is {values.min():g}, it must be above 0")
     floor = _FLOOR * values.min()
     found = process(rows, np.log(values - floor))
-    return found, floor, 0.0
+    return found, floor, np.sqrt(found.noise * found.variance) * found.deviation
 
   def base(state, index, weights):
     """The table's part of a cost."""
@@ -223,7 +221,7 @@ def surrogate(
     spread = []
     for index, kind in enumerate(kinds):
       if kind == "error":
-        own = both[index][1]
+        own = np.sqrt(both[index][1] ** 2 + state.noises[index] ** 2)
         spread.append((mean[index] - state.scales[index]) * own)
       else:
         spread.append(np.abs(mean[index]) * state.noises[index])

@@ -5,6 +5,7 @@ from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
 from nasjax.spaces.fbnet import fbnet
 from nasjax.spaces.macro import macro
+from nasjax.spaces.mobilenet import mobilenet
 from nasjax.spaces.nasbench201 import (
   from_string as nasbench201_from_string,
 )
@@ -22,6 +23,7 @@ __all__ = [
   "edge",
   "fbnet",
   "macro",
+  "mobilenet",
   "nasbench201",
   "nasbench201_from_string",
   "nasbench201_to_string",

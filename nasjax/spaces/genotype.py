@@ -148,10 +148,19 @@ def _arguments(given, constructor, where):
     place = f"{where}.{name[:40]}"
     if name not in known:
       raise InputError(place, "unknown argument", nearest(name, known))
-    if isinstance(known[name].default, str):
+    default = known[name].default
+    if isinstance(default, str):
       if not isinstance(value, str):
         raise InputError(place, "must be a name")
-    elif isinstance(known[name].default, tuple):
+    elif isinstance(default, bool):
+      if not isinstance(value, bool):
+        raise InputError(place, "must be true or false")
+    elif isinstance(default, tuple) and default and isinstance(default[0], str):
+      names = isinstance(value, list) and len(value) <= 8
+      if not names or not all(isinstance(v, str) for v in value):
+        raise InputError(place, "must be a list of names")
+      value = tuple(value)
+    elif isinstance(default, tuple):
       if not isinstance(value, list) or len(value) > 8:
         raise InputError(place, "must be a list of whole numbers")
       value = tuple(_size(v, place) for v in value)
