@@ -12,10 +12,11 @@ import pytest
 from nasjax import checkpoint, run_folder
 from nasjax.cli.main import main
 
-LIMIT = 0.03  # ms
+LIMIT = 80_000  # macs; about the median of the space
 EPOCHS = 20
 SHORT = (
-  f"--limit latency_ms={LIMIT} --epochs {EPOCHS} --checkpoint-minutes 0.02"
+  f"--space nasbench201 --channels 4 --cells 1 --limit macs={LIMIT}"
+  f" --epochs {EPOCHS} --checkpoint-minutes 0.02"
 ).split()
 # Options, and how many checkpoints before its last one a run is stopped.
 CASES = {
@@ -90,7 +91,7 @@ def test_stopped_midway_on_digits_it_ends_with_the_same_bits(
   assert f"RESUMED {stopped}\n" in capsys.readouterr().out
   assert result(cut) == (files, last, digest)
   genotype = json.loads(files[run_folder.GENOTYPE])
-  assert genotype["metrics"]["latency_ms"]["value"] <= LIMIT
-  assert genotype["metrics"]["valid_accuracy"]["value"] > 0.5
+  assert genotype["metrics"]["macs"]["value"] <= LIMIT
+  assert genotype["metrics"]["valid_accuracy"]["value"] > 0.3
   names = [row["network"] for row in files[run_folder.BASELINES]]
-  assert names == ["decided", "best of 10 random", "MobileNetV2-like"]
+  assert names == ["decided", "best of 10 random"]

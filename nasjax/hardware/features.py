@@ -116,11 +116,14 @@ def make(
       found += [after_w.sum(-2), live.sum(-2), arrives]
       found.append(sum(_open(on, way) for way in routes[name])[..., None])
       for kind, tables in (costs or {}).items():
-        total = (live * tables[name][:, real].astype(w.dtype)).sum((-2, -1))
+        table = tables[name][:, real].astype(w.dtype)
+        total = np_or_jnp.einsum("...ek,ek->...", live, table)
         found.append(np_or_jnp.log1p(10.0 * total / scales[kind])[..., None])
     for kind, tables in (costs or {}).items() if not ends else ():
       total = sum(
-        (weights[n] * t.astype(weights[n].dtype)).sum((-2, -1))
+        np_or_jnp.einsum(
+          "...ek,ek->...", weights[n], t.astype(weights[n].dtype)
+        )
         for n, t in tables.items()
       )
       found.append(np_or_jnp.log1p(10.0 * total / scales[kind])[..., None])
