@@ -8,8 +8,8 @@ search evaluates 40% of its networks at random and the others where they are
 expected to add most hypervolume. Random search gets as many unique networks.
 
     python experiments/three_objectives.py [--data fashion-mnist] [--seeds 3] \
-        [--device raspberry-pi-4 --device jetson-orin-nano] [--evaluations 150] \
-        [--images 4096] [--json]
+        [--device raspberry-pi-4 --device jetson-orin-nano] \
+        [--evaluations 150] [--images 4096] [--json]
 
 Hypervolume is that of (error, latency, energy), the error over that of
 guessing and each cost on 0..1 over its range in the whole space, up to the
