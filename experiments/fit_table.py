@@ -14,7 +14,6 @@ entries within 9e-7 ms and totals within 4e-6 ms.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 
 import numpy as np
@@ -84,24 +83,12 @@ def run(arguments) -> dict:
 
 def compare(table, path, device, choices) -> dict:
   """Largest differences from a known table `device,layer,op,..,latency_ms`."""
-  (group,) = table.tables
-  known, constant = np.zeros_like(table.tables[group]), None
-  with open(path, encoding="utf-8", newline="") as file:
-    for row in csv.DictReader(file):
-      if row["device"] != device:
-        continue
-      layer, op = int(row["layer"]), int(row["op"])
-      if layer < 0:
-        constant = float(row["latency_ms"])
-      else:
-        known[layer, op] = float(row["latency_ms"])
-  if constant is None:
-    raise SystemExit(f"error: {path} has no device {device}")
-  reference = table._replace(tables={group: known}, constant=constant)
+  reference = tables.layerwise(path, device, table.groups)
+  ((group, known),) = reference.tables.items()
   difference = np.abs(reference.of(choices, {}) - table.of(choices, {}))
   return {
     "entries_off_ms": float(np.abs(known - table.tables[group]).max()),
-    "constant_off_ms": abs(constant - table.constant),
+    "constant_off_ms": abs(reference.constant - table.constant),
     "totals_off_ms": float(difference.max()),
   }
 

@@ -20,6 +20,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 GENOTYPE = "genotype.json"
 FRONT = "front.csv"
+BASELINES = "baselines.csv"
 RANKING = "ranking.csv"
 EVALUATIONS = "evaluations.csv"
 HYPERVOLUME = "hypervolume.csv"
@@ -27,7 +28,7 @@ MEMBERS = "members"  # of a front: a folder each
 RETRAINED = "retrained.json"
 _FILES = (
   *(CONFIG, ENVIRONMENT, METRICS, GENOTYPE, FRONT, RANKING),
-  *(EVALUATIONS, HYPERVOLUME, RETRAINED),
+  *(EVALUATIONS, HYPERVOLUME, RETRAINED, BASELINES),
 )
 
 

@@ -33,6 +33,34 @@ class Stop:
       raise Stopped(self.signal)
 
 
+class Ending:
+  """The handler of a process that ends when its work is done.
+
+  Once a block of `caught` is left, a signal has nothing to stop any more and
+  is ignored; before the first, it ends the process as it does by default.
+  """
+
+  def __init__(self):
+    """Work is to come; handles the signals from now on."""
+    self.worked = False
+    for number in _CAUGHT:
+      signal.signal(number, self)
+
+  def __call__(self, number, frame):
+    """The handler."""
+    if self.worked:
+      return
+    if number == signal.SIGINT:
+      signal.default_int_handler(number, frame)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+  def ignore(self) -> None:
+    """Ignores signals also while the interpreter shuts down."""
+    for number in _CAUGHT:
+      signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def caught() -> Iterator[Stop]:
   """Turns SIGTERM and SIGINT into a flag that the work polls.
@@ -70,6 +98,8 @@ def caught() -> Iterator[Stop]:
     yield stop
   finally:
     for number, handler in handlers.items():
+      if isinstance(handler, Ending):
+        handler.worked = True
       signal.signal(number, signal.SIG_DFL if handler is None else handler)
     signal.set_wakeup_fd(before)
     os.write(writing, b"\0")

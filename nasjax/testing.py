@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax.errors import one_line
+from nasjax.errors import InputError, one_line
+from nasjax.hardware.workload import SpaceWorkloads, params
 from nasjax.reader import RAISED
-from nasjax.types import Masks, Relaxation, Sampled
+from nasjax.spaces.space import Architecture, is_connected, random_choices
+from nasjax.types import Group, Masks, Relaxation, Sampled
 
-__all__ = ["check_relaxation"]
+__all__ = ["check_relaxation", "check_space"]
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -229,3 +235,164 @@ def _check_paths(sampled, masks):
     elif not ((paths >= 0) & (paths < candidates)).all():
       problems.append("sample returned paths outside the candidates")
   return problems
+
+
+_SPACE = (
+  ("name", "arguments", "groups", "masks", "skips", "cuts"),
+  ("init", "apply", "build", "extract", "workloads", "decide"),
+)
+_CHECKED_NETWORKS = 3  # random ones, beside the decided one
+
+
+def check_space(space: Any, name: str = "space") -> None:
+  """Checks a search space against its contract, `nasjax.spaces.space.Space`.
+
+  Groups, masks and workloads must belong together; the supernet gives logits
+  f32[B, num_classes] and keeps the shapes of its batch statistics; what is
+  decided, and a few random architectures, can be built, have as many parameters
+  as their workloads say, and inherit weights of the right shapes. Shapes alone
+  are traced: nothing is compiled.
+
+  Args:
+    space: to check.
+    name: what the message calls it.
+
+  Raises:
+    ValueError: says what is wrong with it, in one line.
+  """
+  for part in (*_SPACE[0], *_SPACE[1]):
+    try:
+      has = hasattr(space, part)
+    except RAISED as error:
+      raise ValueError(f"{name}: {part} raised {_said(error)}") from error
+    if not has:
+      raise ValueError(
+        f"{name}: is a {type(space).__name__} without {part}, not a search"
+        " space, see nasjax.spaces.space.Space"
+      )
+  for part in _SPACE[1]:
+    if not callable(getattr(space, part)):
+      raise ValueError(f"{name}: {part} is not a function")
+  fields = dataclasses.fields(space) if dataclasses.is_dataclass(space) else ()
+  if "name" not in [f.name for f in fields if f.init]:
+    raise ValueError(f"{name}: is no dataclass with a field name")
+  for check in (_check_groups, _check_arguments, _check_workloads):
+    check(space, name)
+  try:
+    _check_networks(space, name)
+  except InputError:  # of a check
+    raise
+  except RAISED as error:
+    raise ValueError(f"{name}: raised {_said(error)}") from error
+
+
+def _check_groups(space, name):
+  if not isinstance(space.groups, Mapping) or not space.groups:
+    raise ValueError(f"{name}: groups are no mapping, or empty")
+  for group, choices in space.groups.items():
+    where = f"{name}: group {group}"
+    if not isinstance(choices, Group) or choices.edges < 1:
+      raise ValueError(f"{where} is no nasjax.types.Group of 1 choice or more")
+    words = choices.candidates
+    if len(set(words)) != len(words) or not words:
+      raise ValueError(f"{where} has candidates of one name, or none")
+    for word in words:
+      if not isinstance(word, str) or not word.isprintable() or " " in word:
+        raise ValueError(f"{where}: candidate {word!r} is no word")
+    for what, flags in (("masks", space.masks), ("skips", space.skips)):
+      found = np.asarray(flags.get(group))
+      if found.shape != (choices.edges, len(words)) or found.dtype != bool:
+        raise ValueError(
+          f"{where}: {what} are not bool[{choices.edges}, {len(words)}]"
+        )
+    if not np.asarray(space.masks[group]).any(-1).all():
+      raise ValueError(f"{where}: masks leave a choice without candidates")
+
+
+def _check_arguments(space, name):
+  for argument in ("image_shape", "num_classes"):
+    if argument not in space.arguments:
+      raise ValueError(f"{name}: its arguments have no {argument}")
+  for argument, value in space.arguments.items():
+    parts = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(p, (int, str)) for p in parts):
+      raise ValueError(
+        f"{name}: argument {argument} is no word, whole number or tuple of them"
+      )
+
+
+def _check_workloads(space, name):
+  try:
+    works = space.workloads()
+  except RAISED as error:
+    raise ValueError(f"{name}: workloads raised {_said(error)}") from error
+  if not isinstance(works, SpaceWorkloads) or set(works.groups) != set(
+    space.groups
+  ):
+    raise ValueError(f"{name}: workloads are no SpaceWorkloads of its groups")
+  for group, rows in works.groups.items():
+    edges, candidates = space.groups[group]
+    if [len(row) for row in rows] != [len(candidates)] * edges:
+      raise ValueError(f"{name}: workloads of group {group} miss some choice")
+
+
+def _check_networks(space, name):
+  """Traces the supernet and some networks of it."""
+  key = jax.random.key(0)
+  classes = int(space.arguments["num_classes"])
+  shape = (2, *space.arguments["image_shape"])
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
+  masks = {n: np.asarray(m) for n, m in space.masks.items()}
+  even = {
+    n: (m / m.sum(-1, keepdims=True)).astype(np.float32)
+    for n, m in masks.items()
+  }
+  variables = jax.eval_shape(space.init, key)
+  if set(variables) != {"params", "batch_stats"}:
+    raise InputError(name, "init made no params and batch_stats")
+  logits, stats = jax.eval_shape(
+    lambda v, x: space.apply(v, Sampled(even), x, True), variables, images
+  )
+  _check_logits(f"{name}: apply", logits, (2, classes))
+  if _sizes(stats) != _sizes(variables["batch_stats"]):
+    raise InputError(name, "apply changed the shapes of batch_stats")
+  drawn = random_choices(space, np.random.default_rng(0), _CHECKED_NETWORKS)
+  networks = [
+    Architecture(space, {n: rows[i] for n, rows in drawn.items()})
+    for i in range(_CHECKED_NETWORKS)
+  ]
+  networks = [a for a in networks if is_connected(a)]
+  counted = params(space)
+  for found in [space.decide(even), *networks]:
+    network = space.build(found)
+    logits, own = jax.eval_shape(
+      lambda x, n=network: n.init_with_output(key, x, False), images
+    )
+    where = f"{name}: {' '.join(sum(found.names().values(), []))[:100]}"
+    _check_logits(f"{where}: network", logits, (2, classes))
+    inherited = jax.eval_shape(
+      lambda v, a=found: space.extract(v, a), variables
+    )
+    if _sizes(inherited) != _sizes(own):
+      raise InputError(where, "extract gives another network's variables")
+    size = sum(v.size for v in jax.tree.leaves(own["params"]))
+    if size != round(counted.exact(found)):
+      raise InputError(
+        where,
+        f"its workloads count {counted.exact(found):.0f} parameters, it has"
+        f" {size}",
+      )
+
+
+def _check_logits(where, logits, shape):
+  if logits.shape != shape or logits.dtype != jnp.float32:
+    raise InputError(
+      where,
+      f"gave {logits.dtype}{list(logits.shape)}, not float32{list(shape)}",
+    )
+
+
+def _sizes(tree):
+  # Parts without entries may be left out.
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}

@@ -96,9 +96,12 @@ class Metric(NamedTuple):
   exact: Callable[[Any], float]
   tight: bool = True
   source: str = ""  # where its numbers come from, shown beside them
-  # How choices make it: "sum" of one number each, "max": replacing a choice by
-  # the smallest never raises it, or "other": no limit can be put on it.
+  # How choices make it: "sum" of one number each, "products": a sum of one
+  # number for each combination of some, "max": replacing a choice by the
+  # smallest never raises it, or "other": no limit can be put on it.
   form: str = "sum"
+  # Where combinations of choices count: `hardware.products.Terms`.
+  terms: Any = None
 
 
 class Objective(NamedTuple):

@@ -162,6 +162,21 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
   assert main(["checkpoint", "verify", str(tmp_path / "no")]) == 2
 
 
+def test_a_signal_after_the_work_is_ignored():
+  before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    signals.Ending()
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+    with signals.caught():
+      pass
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_a_flag_and_handlers_come_back(number):
   before = signal.getsignal(number)

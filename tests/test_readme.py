@@ -27,13 +27,14 @@ def test_the_users_relaxation_runs():
 def test_commands_name_only_known_flags():
   from nasjax.cli import config as configs
   from nasjax.cli import hw_config
+  from nasjax.cli.retrain_config import RetrainConfig
 
   known = (
     {
       configs.flag(f)
       for kind in (
         configs.SearchConfig,
-        configs.RetrainConfig,
+        RetrainConfig,
         hw_config.MeasureConfig,
         hw_config.FitConfig,
         hw_config.TimeConfig,

@@ -24,6 +24,7 @@ GROUPS = (
   "bad_data",
   "bad_images",
   "bad_parts",
+  "bad_spaces",
   "bad_checkpoints",
   "bad_commands",
 )

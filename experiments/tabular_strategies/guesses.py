@@ -11,25 +11,24 @@ from nasjax import spaces
 from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import features
 from nasjax.hardware import fit as fitting
+from nasjax.search import genes as genetics
 from nasjax.search import surrogate as surrogates
 from nasjax.spaces.nasbench201 import OPERATIONS
-from nasjax.types import Group
+from nasjax.types import Group, Masks
 from tabular_strategies import Table, reading
 
 _REFERENCE = 2000
 
 
 class Guesses(NamedTuple):
-  """A surrogate of a table and the choices that it takes."""
+  """A surrogate of a table and the candidates of its genes."""
 
   surrogate: surrogates.Surrogate
-  group: str
-  values: tuple[np.ndarray, ...]  # of each gene the choices i32
+  masks: Masks  # bool[G, K] of its one group
 
   def choices(self, genes) -> dict[str, np.ndarray]:
     """Choices i32[N, G] of genes i32[N, G]."""
-    columns = [v[genes[..., g]] for g, v in enumerate(self.values)]
-    return {self.group: np.stack(columns, -1)}
+    return genetics.to_choices(self.masks, np.asarray(genes))
 
 
 @functools.lru_cache(maxsize=4)
@@ -44,19 +43,25 @@ def guesses(table: Table) -> Guesses:
   else:
     group, ends, ties, costs = "genes", None, None, None
     groups = {group: Group(len(table.candidates), tuple(words))}
-  values = tuple(
-    np.array([words.index(word) for word in names], np.int32)
-    for names in table.candidates
-  )
-  made = Guesses(None, group, values)
+  # A gene's values stand in the order of the words.
+  masks = {
+    group: np.array(
+      [[word in names for word in words] for names in table.candidates]
+    )
+  }
   drawn = np.random.default_rng(0).integers(
-    table.cardinalities, size=(_REFERENCE, len(values))
+    table.cardinalities, size=(_REFERENCE, len(table.candidates))
   )
   kinds = ["error" if n == reading.ERROR else "cost" for n in table.names]
   found = surrogates.surrogate(
-    groups, kinds, made.choices(drawn), ends=ends, ties=ties, costs=costs
+    groups,
+    kinds,
+    genetics.to_choices(masks, drawn),
+    ends=ends,
+    ties=ties,
+    costs=costs,
   )
-  return made._replace(surrogate=found)
+  return Guesses(found, masks)
 
 
 def fit(table: Table):

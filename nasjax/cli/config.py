@@ -40,19 +40,50 @@ def option(
 class SearchConfig:
   """What `nasjax search` is told."""
 
-  space: str = option("edge", "search space: edge, nasbench201")
+  space: str = option(
+    "edge",
+    "search space: edge, nasbench201, darts, mobilenet, fbnet, macro, or"
+    " path/to/file.py:name",
+  )
   strategy: str = option(
     "differentiable",
     "differentiable (gradient search), enas (a controller learns what to"
-    " propose), or a supernet of single paths that is trained first and then"
-    " searched by nsga2 or random",
-    choices=("differentiable", "enas", "nsga2", "random"),
+    " propose), hybrid (gradient search, then evolution and gradients in turn),"
+    " or a supernet of single paths that is trained first and then searched by"
+    " nsga2, random or staged (predictors learn from what was evaluated and say"
+    " what to evaluate next)",
+    choices=("differentiable", "enas", "hybrid", "nsga2", "random", "staged"),
   )
-  population: int = option(
-    50, "nsga2, random: architectures a generation", low=4, high=10_000
+  population: int | None = option(
+    None,
+    "evolution: architectures evaluated a generation; default 50, hybrid 25,"
+    " staged 15",
+    low=4,
+    high=10_000,
   )
-  generations: int = option(
-    20, "nsga2, random: generations", low=1, high=10_000
+  generations: int | None = option(
+    None,
+    "evolution: generations; default 20, staged 14 after the first predictors",
+    low=1,
+    high=10_000,
+  )
+  predictor_samples: int = option(
+    150,
+    "staged: random architectures that the first predictors learn from",
+    low=10,
+    high=10_000,
+  )
+  refine_every: int = option(
+    2,
+    "hybrid: of so many generations the last is refined by gradients",
+    low=1,
+    high=10_000,
+  )
+  measured: str | None = option(
+    None,
+    "evolution: what measures costs of each architecture that is"
+    " evaluated, in place of the device's model: onnxruntime (on this machine),"
+    " path/to/file.py:name or a command line with {onnx}",
   )
   data: str = option(
     "digits",
@@ -141,16 +172,28 @@ class SearchConfig:
     high=10**6,
   )
   channels: int | None = option(
-    None, "channels of the first stage; default 16", low=1, high=MAX_SIDE
+    None,
+    "channels of the first stage; default 16, macro 32",
+    low=1,
+    high=MAX_SIDE,
   )
   cells: int | None = option(
-    None, "cells a stage; default: edge 1, nasbench201 5", low=1
+    None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
   nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
-  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
+  activation: str | None = option(
+    None, "relu6 (default of edge), relu (default of fbnet, macro), hswish"
+  )
+  channel_multiple: int | None = option(
+    None,
+    "fbnet, macro: all channels are multiples of it, such as a device's vectors"
+    " of 4, 8 or 16; default 2 and 1",
+    low=1,
+    high=MAX_SIDE,
+  )
   block: str | None = option(
     None,
     "edge: inverted_residual (default), separable_expansion_3,"
@@ -247,33 +290,6 @@ class SearchConfig:
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class RetrainConfig:
-  """What `nasjax retrain` is told."""
-
-  epochs: int = option(60, "epochs", low=1, high=10**6)
-  batch_size: int = option(64, "images a step", low=1, high=10**6)
-  learning_rate: float = option(
-    0.05, "at the start (SGD, cosine to 0)", low=1e-9, high=1e6
-  )
-  label_smoothing: float = option(
-    0.1, "share of a label spread over all classes", low=0, high=0.99
-  )
-  drop_path: float = option(
-    0.0, "rate at which edges are dropped in the end", low=0, high=0.99
-  )
-  augment: str = option(
-    "auto",
-    "augmentation: auto (suits the data), none, or a list of flip, crop,"
-    " cutout",
-  )
-  inherit: bool = option(
-    False, "start from the supernet's weights instead of fresh ones"
-  )
-  seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
-  out: str | None = option(None, "run folder; default RUN/retrained")
 
 
 class Parser(argparse.ArgumentParser):

@@ -179,6 +179,30 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
   )
 
 
+def row_of(problem, architecture: spaces.Architecture) -> dict[str, Any]:
+  """An architecture and its metrics as columns of a CSV file."""
+  names = [n for row in architecture.names().values() for n in row]
+  return {"architecture": "|".join(names)} | {
+    n: float(m.exact(architecture)) for n, m in problem.metrics.items()
+  }
+
+
+def baselines(problem, columns) -> list[dict[str, Any]]:
+  """What was decided and what it is compared with, a row each.
+
+  Args:
+    problem: what was searched.
+    columns: (title, architecture, accuracy on validation images) each.
+
+  Returns:
+    Rows of baselines.csv.
+  """
+  return [
+    {"network": title, **row_of(problem, one), "valid_accuracy": accuracy}
+    for title, one, accuracy in columns
+  ]
+
+
 def mobilenet_like(problem) -> spaces.Architecture | None:
   """Inverted residuals from the first edge on, as many as the limits let.
 

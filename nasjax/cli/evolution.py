@@ -19,7 +19,7 @@ import numpy as np
 
 from nasjax import data, pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import populations, training
+from nasjax.cli import decisions, populations, training
 from nasjax.search import genes as genetics
 from nasjax.signals import Stop
 from nasjax.spaces import space as spaces
@@ -34,9 +34,10 @@ _CALIBRATION = 2  # batches of 256
 class Evaluator:
   """Scores points at a supernet's weights; remembers nothing."""
 
-  def __init__(self, problem, variables: Any, stop: Stop):
+  def __init__(self, problem, measured, variables: Any, stop: Stop):
     """Compiles when the first points are scored."""
     self.problem, self.costs = problem, populations.costs(problem)
+    self._measured = measured
     self._stop = stop
     self._variables = variables
     self._accuracy = jax.jit(
@@ -67,17 +68,25 @@ class Evaluator:
 
   def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(objectives f64[N, M], violations f64[N]): error first."""
-    errors = 1.0 - self.accuracies(points)
-    built = [genetics.architecture(self.problem.space, p) for p in points]
-    costs = [[m.exact(a) for m in self.costs] for a in built]
-    over = [
+    errors, costs, over = 1.0 - self.accuracies(points), [], []
+    for point in points:
+      self._stop.check()
+      one = genetics.architecture(self.problem.space, point)
       # A network whose output does not see its input is none.
-      (0.0 if spaces.is_connected(a) else 1.0)
-      + sum(
-        max(0.0, m.exact(a) / bound - 1.0) for m, bound in self.problem.limits
+      whole = spaces.is_connected(one)
+      known = self._measured.measure(one) if self._measured and whole else {}
+      values = {
+        m.name: known[m.name] if m.name in known else m.exact(one)
+        for m in [*self.costs, *(m for m, _ in self.problem.limits)]
+      }
+      costs.append([values[m.name] for m in self.costs])
+      over.append(
+        (0.0 if whole else 1.0)
+        + sum(
+          max(0.0, values[m.name] / bound - 1.0)
+          for m, bound in self.problem.limits
+        )
       )
-      for a in built
-    ]
     return np.column_stack([errors, np.array(costs)]), np.array(over)
 
 
@@ -87,6 +96,9 @@ def generations(
   """Asks, evaluates and tells; yields (state, generations told)."""
   for generation in range(first, last):
     points, asked = made.ask(state)
+    if not len(points):  # every architecture that promises was evaluated
+      yield asked, last
+      return
     values, violations = evaluate(np.asarray(points))
     state = made.tell(
       asked,
@@ -99,8 +111,8 @@ def generations(
 
 def told(state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """(genes, objectives, violations) of all points, in their order."""
-  size = int(state.archive.size)
   archive = state.archive
+  size = int(archive.size)
   return tuple(
     np.asarray(a)[:size]
     for a in (archive.genes, archive.objectives, archive.violations)
@@ -128,15 +140,26 @@ class Volumes:
     return pareto.hypervolume(points, np.ones(len(self._scale)))
 
 
-def run(problem, carried: training.Carried, recorder, folder: Path, stop: Stop):
+def run(
+  problem,
+  measured: populations.Measured | None,
+  carried: training.Carried,
+  recorder,
+  folder: Path,
+  stop: Stop,
+  weights: Mapping[str, np.ndarray] | None = None,
+):
   """Runs the generations that are left and writes what they found.
 
   Args:
     problem: what is searched.
+    measured: what measures costs, see `populations.check`.
     carried: after the epochs; holds the evolution.
     recorder: of the run, for its checkpoints.
     folder: of the run.
     stop: says when a signal has come.
+    weights: of a gradient search, f32[E, K] a group, from whose samples the
+      evolution starts.
 
   Returns:
     (the decided architecture, scores of accuracy by architecture).
@@ -146,10 +169,16 @@ def run(problem, carried: training.Carried, recorder, folder: Path, stop: Stop):
   """
   config = problem.config
   variables = carried.progress.state.shared.variables
-  evaluate = Evaluator(problem, variables, stop)
-  made = populations.make(problem)
+  evaluate = Evaluator(problem, measured, variables, stop)
+  made = populations.make(problem, measured)
   volumes = Volumes(problem)
-  evolving = carried.evolution
+  evolving, last = carried.evolution, len(populations.ends(problem))
+  if weights is not None and not evolving.generation:
+    start, draw = jax.random.split(
+      jax.random.fold_in(jax.random.key(config.seed), 2)
+    )
+    points = populations.sampled_points(problem, weights, draw)
+    evolving = evolving._replace(state=made.init(start, points))
 
   def log(text):
     print(text, flush=True)
@@ -160,7 +189,7 @@ def run(problem, carried: training.Carried, recorder, folder: Path, stop: Stop):
       evolving.state,
       evaluate,
       int(evolving.generation),
-      config.generations,
+      last,
     ):
       evolving = populations.Evolving(state, jnp.int32(done))
       carried = carried._replace(evolution=evolving)
@@ -168,33 +197,24 @@ def run(problem, carried: training.Carried, recorder, folder: Path, stop: Stop):
       good = values[violations <= 0]
       best = 1.0 - good[:, 0].min() if len(good) else math.nan
       log(
-        f"generation {done}/{config.generations}  {len(values)} evaluated"
+        f"generation {done}/{last}  {len(values)} evaluated"
         f"  best accuracy {best:.4f}"
         f"  hypervolume {volumes.of(values, violations):.4f}"
       )
-      if done == config.generations or recorder.due(config.checkpoint_minutes):
+      if done == last or recorder.due(config.checkpoint_minutes):
         recorder.save(carried, log)
   finally:
     # A signal between two generations: what they found is not lost.
     if stop.signal is not None and evolving.generation:
       recorder.save(carried, log)
   rivals = None
-  if config.strategy != "random":
-    rivals = _random(problem, evaluate)
-  _write(problem, evolving.state, rivals, volumes, folder)
+  # What a device measures is too dear to be done for comparison.
+  if config.strategy != "random" and measured is None:
+    key = jax.random.key(config.seed)
+    rivals = evaluate(populations.random_points(problem, key))
+  _write(problem, measured, evolving.state, rivals, volumes, folder)
   decided = _decide(problem, evolving.state)
   return decided, _scorer(problem, evaluate)
-
-
-def _random(problem, evaluate: Evaluator):
-  """As many random points, for comparison."""
-  key = jax.random.key(problem.config.seed)
-  made, state = populations.random_begin(problem, key)
-  for found, _ in generations(
-    made, state, evaluate, 0, problem.config.generations
-  ):
-    state = found
-  return told(state)
 
 
 def _scorer(problem, evaluate) -> Callable[[Architecture], float]:
@@ -220,24 +240,22 @@ def _decide(problem, state) -> Architecture:
   return problem.space.decide(near, problem.limits)
 
 
-def _described(problem, point) -> Mapping[str, Any]:
-  architecture = genetics.architecture(problem.space, point)
-  names = "|".join(n for g in architecture.names().values() for n in g)
-  return {"architecture": names} | {
-    n: float(m.exact(architecture)) for n, m in problem.metrics.items()
-  }
-
-
-def _write(problem, state, rivals, volumes, folder: Path) -> None:
+def _write(problem, measured, state, rivals, volumes, folder: Path) -> None:
   points, values, violations = told(state)
-  size = problem.config.population
+  ends = populations.ends(problem)
+  taken = [
+    (f"measured_{metric.name}", column + 1)
+    for column, metric in enumerate(populations.costs(problem))
+    if measured is not None and metric.name in measured.names
+  ]
   rows = [
     {
       "evaluation": i,
-      "generation": i // size,
+      "generation": int(np.searchsorted(ends, i, "right")),
       "valid_accuracy": 1.0 - float(values[i, 0]),
       "violation": float(violations[i]),
-      **_described(problem, point),
+      **decisions.row_of(problem, genetics.architecture(problem.space, point)),
+      **{name: float(values[i, column]) for name, column in taken},
     }
     for i, point in enumerate(points)
   ]
@@ -248,15 +266,14 @@ def _write(problem, state, rivals, volumes, folder: Path) -> None:
   chosen = [{**rows[i], "on_front": 1} for i in front]
   _csv(folder / run_folder.FRONT, chosen or [{**rows[0], "on_front": 0}])
   history = []
-  for generation in range(1, problem.config.generations + 1):
-    end = generation * size
+  for generation, end in enumerate(ends.tolist()):
     row = {
-      "generation": generation,
+      "generation": generation + 1,
       "evaluations": min(end, len(points)),
       "hypervolume": volumes.of(values[:end], violations[:end]),
     }
     if rivals is not None:
-      _, others, over = rivals
+      others, over = rivals
       row["random_hypervolume"] = volumes.of(others[:end], over[:end])
     history.append(row)
   _csv(folder / run_folder.HYPERVOLUME, history)

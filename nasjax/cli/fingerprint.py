@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from nasjax import run_folder
+from nasjax.hardware import measured
 from nasjax.reader import read_bytes
 
 # Where a run lies, how often it is saved and how much it may read change no
@@ -63,13 +64,15 @@ def of(problem: Any) -> dict[str, Any]:
     *(np.asarray(space.masks[n]) for n in sorted(space.masks)),
   )
   for name, costs in problem.costs.items():
-    arrays = [np.asarray(v) for v in jax.tree.leaves(costs[:2])]
+    joint = [t.values for t in getattr(costs, "products", ())]
+    arrays = [np.asarray(v) for v in jax.tree.leaves((*costs[:2], joint))]
     fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = sha256(*(array for images in sets for array in images))
-  if ":" in config.relaxation:
-    path = config.relaxation.rpartition(":")[0]
-    fixed[f"part {path}"] = sha256(read_bytes(path))
+  for part in (config.relaxation, config.space, config.measured or ""):
+    if ":" in part and measured.PLACE not in part:
+      path = part.rpartition(":")[0]
+      fixed[f"part {path}"] = sha256(read_bytes(path))
   environment = run_folder.environment()
   device = jax.devices()[0]
   machine = {

@@ -65,21 +65,26 @@ def _bits(config) -> list[int]:
 
 def spaces_of(config) -> list[Any]:
   """The spaces that a command's flags mean, one a shape and width."""
+  widths = [
+    whole(channels, "--channels", low=1, high=configs.MAX_SIDE)
+    for channels in config.channels
+  ] or [None]  # the space's own
   return [
     make_space(
       config.space,
       dict(
         image_shape=image_shape_of(shape),
-        channels=whole(channels, "--channels", low=1, high=configs.MAX_SIDE),
+        channels=channels,
         num_classes=config.num_classes,
         cells=config.cells,
         nodes=config.nodes,
         links=config.links,
         activation=config.activation,
+        channel_multiple=config.channel_multiple,
       ),
     )
     for shape in config.image_shape
-    for channels in config.channels
+    for channels in widths
   ]
 
 

@@ -16,17 +16,26 @@ class HardwareSpaceConfig:
     ("28x28x1",), "HEIGHTxWIDTHxCHANNELS; may be repeated"
   )
   channels: tuple[str, ...] = option(
-    ("16",), "channels of the first stage; may be repeated"
+    (),
+    "channels of the first stage; may be repeated; default: the space's own",
   )
   num_classes: int = option(10, "classes", low=2, high=100_000)
   cells: int | None = option(
-    None, "cells a stage; default: edge 1, nasbench201 5", low=1
+    None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
   nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
-  activation: str | None = option(None, "edge: relu6 (default), hswish, relu")
+  activation: str | None = option(
+    None, "relu6 (default of edge), relu (default of fbnet, macro), hswish"
+  )
+  channel_multiple: int | None = option(
+    None,
+    "fbnet, macro: all channels are multiples of it; default 2 and 1",
+    low=1,
+    high=MAX_SIDE,
+  )
   batch: tuple[str, ...] = option(
     ("1",), "images at once, 1,8,64: the table has rows of each"
   )

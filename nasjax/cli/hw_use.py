@@ -5,14 +5,13 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from nasjax import errors, hardware, spaces
+from nasjax import errors, hardware
+from nasjax.cli import own_spaces
 from nasjax.cli.hw import numbers, spaces_of
 from nasjax.cli.hw_config import CoverageConfig, TimeConfig
-from nasjax.cli.parts import built_ins
 from nasjax.errors import InputError
 from nasjax.hardware import bundle, interpolate, measured
 from nasjax.reader import load_part
-from nasjax.spaces import genotype
 
 
 def coverage(config: CoverageConfig) -> int:
@@ -48,7 +47,7 @@ def time_network(path: str, config: TimeConfig) -> int:
   """Measures a decided network with the user's program and prints it."""
   if not config.measure:
     raise InputError("--measure", "is missing", "give what measures it")
-  architecture, _ = genotype.read(path, built_ins(spaces))
+  architecture, _ = own_spaces.read_genotype(path)
   if measured.PLACE in config.measure:
     measure = measured.command(
       config.measure,

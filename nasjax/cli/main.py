@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from nasjax import errors
+from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli import hw_config
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.lock import InUseError
 from nasjax.signals import Stopped
@@ -134,7 +134,7 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   retrain.add_argument("run", metavar="RUN", help="a finished run folder")
-  configs.add_flags(retrain, configs.RetrainConfig)
+  configs.add_flags(retrain, RetrainConfig)
   retrain.add_argument(
     "--force", action="store_true", help="begin anew in --out"
   )
@@ -223,7 +223,7 @@ def _run(argv: Sequence[str]) -> int:
   if arguments.command == "retrain":
     from nasjax.cli import retraining
 
-    made = configs.from_flags(configs.RetrainConfig, vars(arguments))
+    made = configs.from_flags(RetrainConfig, vars(arguments))
     return retraining.run(arguments.run, made, force=arguments.force)
   if arguments.command == "checkpoint":
     from nasjax.cli import resume
@@ -335,9 +335,9 @@ def program() -> int:
   Its work is done then, and shutting down the interpreter with JAX takes a
   while: a signal would only kill it, or print a traceback.
   """
+  ending = signals.Ending()
   code = main()
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, signal.SIG_IGN)
+  ending.ignore()
   return code
 
 

@@ -19,11 +19,10 @@ from nasjax import (
   objectives,
   relaxations,
   small_qp,
-  spaces,
   testing,
   weightings,
 )
-from nasjax.cli import metrics
+from nasjax.cli import metrics, own_spaces
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.reader import RAISED, load_part, number, one_problem
@@ -37,18 +36,12 @@ DEFAULT_DEVICE = "x86-server"
 DEFAULT_LIMIT = "latency_ms=0.03"
 
 
-def _needs_nothing(part: Any) -> bool:
-  """Whether a function can be called without arguments."""
-  return inspect.isfunction(part) and all(
-    p.default is not inspect.Parameter.empty
-    for p in inspect.signature(part).parameters.values()
-  )
-
-
 def built_ins(module: ModuleType) -> dict[str, Any]:
   """The parts of a module: what `__all__` names that needs no argument."""
   parts = {name: getattr(module, name) for name in module.__all__}
-  return {name: part for name, part in parts.items() if _needs_nothing(part)}
+  return {
+    n: part for n, part in parts.items() if own_spaces.needs_nothing(part)
+  }
 
 
 def choose(module: ModuleType, name: str, flag: str) -> Any:
@@ -63,7 +56,7 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
   """A space by name; arguments it does not have are refused.
 
   Args:
-    name: of a constructor in `nasjax.spaces`.
+    name: of a constructor in `nasjax.spaces`, or `path/to/file.py:name`.
     arguments: those that are None are left to the space.
     flag: what a message calls it.
 
@@ -71,9 +64,10 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
     The space.
 
   Raises:
-    InputError: an unknown name or argument, or one out of range.
+    InputError: an unknown name or argument, one out of range, or a user's own
+      space that breaks its contract.
   """
-  constructor = choose(spaces, name, flag)
+  constructor = own_spaces.constructor(name, flag)
   known = inspect.signature(constructor).parameters
   given = {k: v for k, v in arguments.items() if v is not None}
   for argument in given:
@@ -85,6 +79,8 @@ def make_space(name: str, arguments: Mapping[str, Any], flag="--space") -> Any:
       )
   try:
     return constructor(**given)
+  except InputError:
+    raise
   except ValueError as error:
     raise InputError(f"{flag} {name}", str(error)) from None
 
@@ -112,6 +108,7 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
       nodes=config.nodes,
       links=config.links,
       activation=config.activation,
+      channel_multiple=config.channel_multiple,
       block=_block(config),
       image_shape=data.shape(dataset.train),
       num_classes=dataset.num_classes,
@@ -152,7 +149,7 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   flag = f"--relaxation {config.relaxation}"
   if ":" in config.relaxation:
     made = load_part(config.relaxation, "--relaxation")
-    if _needs_nothing(made):
+    if own_spaces.needs_nothing(made):
       made = _made(made, config.relaxation)
     try:
       testing.check_relaxation(made, config.relaxation, space.masks)
@@ -228,6 +225,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "nodes",
     "links",
     "activation",
+    "channel_multiple",
     "block",
     "device",
     "limit",

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from nasjax.cli import metrics
+from nasjax.cli import measuring, metrics, predictors
 from nasjax.errors import InputError
-from nasjax.search import genes, nsga2
+from nasjax.hardware import bundle
+from nasjax.search import genes, hybrid, nsga2, staged
 from nasjax.spaces.space import kept_of
 from nasjax.types import Array, Evolution, Key
 
-STRATEGIES = ("nsga2", "random")
+STRATEGIES = ("hybrid", "nsga2", "random", "staged")
 
 
 class Evolving(NamedTuple):
@@ -44,8 +46,19 @@ def costs(problem) -> list:
   return found or [next(iter(problem.metrics.values()))]
 
 
-def check(problem) -> None:
-  """Raises InputError for a space or an objective that it cannot have."""
+class Measured(NamedTuple):
+  """What `--measured` names."""
+
+  measure: measuring.Measure
+  names: tuple[str, ...]  # of the metrics that it measures and the search uses
+
+
+def check(problem) -> Measured | None:
+  """What measures in the loop; None where nothing does.
+
+  Raises:
+    InputError: a space, an objective or a measurement that it cannot have.
+  """
   if kept_of(problem.space):
     raise InputError(
       f"--strategy {problem.config.strategy}",
@@ -53,21 +66,57 @@ def check(problem) -> None:
       " mutation do not",
       "use differentiable or enas",
     )
-  costs(problem)
+  used = [m.name for m in costs(problem)]
+  used += [m.name for m, _ in problem.limits if m.name not in used]
+  word, batch = problem.config.measured, problem.config.device_batch
+  if word is None:
+    return None
+  measure = measuring.make(word, batch)
+  (one,) = bundle.random_networks(problem.space, 1, problem.config.seed)
+  return Measured(measure, tuple(measuring.names(measure, one, used)))
 
 
-def make(problem, *, random: bool = False) -> Evolution:
-  """The evolution of a problem; `random`: random search of the same size."""
+def ends(problem) -> np.ndarray:
+  """i64[generations]: how many points are evaluated at the end of each."""
   config = problem.config
-  constructor = nsga2.nsga2
-  if random or config.strategy == "random":
-    constructor = nsga2.random_search
-  return constructor(
-    genes.cardinalities(problem.space.masks),
-    objectives=1 + len(costs(problem)),
-    population=config.population,
-    capacity=config.population * config.generations,
+  first = () if config.strategy != "staged" else (config.predictor_samples,)
+  return np.cumsum([*first, *[config.population] * config.generations])
+
+
+def make(problem, measured: Measured | None = None) -> Evolution:
+  """The evolution of a problem; `measured` only where it runs."""
+  config = problem.config
+  counts = genes.cardinalities(problem.space.masks)
+  shared = dict(
+    objectives=1 + len(costs(problem)), capacity=int(ends(problem)[-1])
   )
+  if config.strategy in ("hybrid", "staged"):
+    names = () if measured is None else measured.names
+    learnt = predictors.surrogate(problem, costs(problem), names)
+  if config.strategy == "staged":
+    return staged.staged(
+      counts,
+      predictors.fit(problem, learnt),
+      samples=config.predictor_samples,
+      batch=config.population,
+      **shared,
+    )
+  if config.strategy == "hybrid":
+    refine = hybrid.through_predictor(
+      learnt,
+      problem.space.masks,
+      capacity=shared["capacity"],
+      count=config.population,
+    )
+    return hybrid.hybrid(
+      counts,
+      refine,
+      population=config.population,
+      period=config.refine_every,
+      **shared,
+    )
+  made = {"nsga2": nsga2.nsga2, "random": nsga2.random_search}
+  return made[config.strategy](counts, population=config.population, **shared)
 
 
 def begin(problem, key: Key) -> Evolving | tuple:
@@ -77,7 +126,41 @@ def begin(problem, key: Key) -> Evolving | tuple:
   return Evolving(make(problem).init(key), jnp.int32(0))
 
 
-def random_begin(problem, key: Key) -> tuple[Evolution, Any]:
-  """Random search beside it, and where it starts."""
-  made = make(problem, random=True)
-  return made, made.init(jax.random.fold_in(key, 1))
+def sampled_points(problem, weights, key: Key) -> np.ndarray:
+  """What a gradient search proposes for the first generation, i32[N, G].
+
+  Args:
+    problem: what is searched.
+    weights: f32[E, K] a group, its expected weights.
+    key: consumed.
+
+  Returns:
+    The most probable architecture within the limits, then samples.
+  """
+  masks, space = problem.space.masks, problem.space
+  size = problem.config.population - 1
+  best = space.decide(weights, problem.limits).choices
+  choices = {}
+  for index, (name, w) in enumerate(weights.items()):
+    # Not quite 0, so that what exists may be drawn at all.
+    logits = jnp.log(jnp.where(masks[name], w + 1e-6, 0.0))
+    draws = jax.random.categorical(
+      jax.random.fold_in(key, index), logits, shape=(size, len(w))
+    )
+    choices[name] = np.concatenate([best[name][None], np.asarray(draws)])
+  return genes.from_choices(masks, choices)
+
+
+def random_points(problem, key: Key) -> np.ndarray:
+  """As many random points as the evolution evaluates, i32[N, G]."""
+  size = int(ends(problem)[-1])
+  made = nsga2.random_search(
+    genes.cardinalities(problem.space.masks),
+    objectives=1,
+    population=size,
+    capacity=size,
+  )
+  points, _ = made.ask(made.init(jax.random.fold_in(key, 1)))
+  # Of a space that is used up the last ones repeat others.
+  _, first = np.unique(np.asarray(points), axis=0, return_index=True)
+  return np.asarray(points)[np.sort(first)]

@@ -17,14 +17,13 @@ from nasjax import (
   lock,
   run_folder,
   signals,
-  spaces,
   training,
 )
 from nasjax.cli import config as configs
-from nasjax.cli import fingerprint, parts, reuse
-from nasjax.cli.config import RetrainConfig, SearchConfig
+from nasjax.cli import fingerprint, own_spaces, parts, reuse
+from nasjax.cli.config import SearchConfig
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
-from nasjax.spaces import genotype
 
 
 def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
@@ -52,7 +51,7 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
   searched = configs.from_flags(
     SearchConfig, {}, str(reuse.config_path(run, ""))
   )
-  decided, _ = genotype.read(source, parts.built_ins(spaces))
+  decided, _ = own_spaces.read_genotype(source)
   dataset = data.load(
     searched.data,
     image_size=searched.image_size,

@@ -50,7 +50,7 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
     # What the run was told and this strategy does not read.
     plain = SearchConfig()
     fresh |= {n: getattr(plain, n) for n in strategies.foreign(made.strategy)}
-    fresh["arch_learning_rate"] = None
+    fresh |= {n: getattr(plain, n) for n in strategies.open_options()}
   share = 1.0 - old.warmup
   if made.device != old.device:
     share = _NEW_DEVICE

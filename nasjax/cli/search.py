@@ -134,7 +134,9 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
   config = problem.config
   if config.out is None:
     name = "-".join(
-      [config.space, "".join(c if c.isalnum() else "_" for c in config.data)]
+      # Of a user's own space, path/to/file.py:name, the name.
+      "".join(c if c.isalnum() else "_" for c in word)
+      for word in (config.space.rpartition(":")[2], config.data)
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     config = dataclasses.replace(config, out=f"runs/{name}-{stamp}")
@@ -205,6 +207,10 @@ def _finish(problem, decision, folder, stop) -> None:
   by_hand = decisions.mobilenet_like(problem)
   if by_hand is not None:
     columns.append(("MobileNetV2-like", by_hand, accuracy(by_hand)))
+  rows = decisions.baselines(problem, columns)
+  run_folder.write_atomic(
+    folder / run_folder.BASELINES, run_folder.csv_text(list(rows[0]), rows)
+  )
   value = decisions.described(problem, decided, expected, own, problem.limits)
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
@@ -218,7 +224,7 @@ def _random_within(problem, count) -> list[spaces.Architecture]:
   drawn = spaces.random_choices(problem.space, rng, 20_000)
   good = np.ones(20_000, bool)
   for metric, bound in problem.limits:
-    if metric.form == "sum":
+    if metric.form in spaces.ADDITIVE:
       good &= problem.costs[metric.name].of(drawn) <= bound
   found = []
   for i in np.flatnonzero(good)[:_TRIED]:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import errors, hardware, spaces
-from nasjax.cli.parts import built_ins
+from nasjax.cli import own_spaces
 from nasjax.errors import InputError, nearest
 from nasjax.spaces import genotype
 from nasjax.spaces.nasbench201 import from_string, to_string
@@ -25,6 +25,7 @@ def run(what: str, style: str) -> int:
     raise InputError(
       "--format", f"unknown name {style!r}", nearest(style, FORMATS)
     )
+  architecture = None
   if what.lstrip().startswith("|"):
     space = spaces.nasbench201()
     architecture = from_string(space, what)
@@ -32,25 +33,29 @@ def run(what: str, style: str) -> int:
     value = genotype.to_json(
       architecture, metrics=counted(architecture), limits={}, seed=0
     )
+    stated = genotype.stated(value, what)
   else:
     if not os.path.exists(what):  # Path.exists raises for a name too long
       raise InputError(
         what, "is neither a run folder, a file nor an architecture string"
       )
-    architecture, value = genotype.read(what, built_ins(spaces))
+    stated, value = genotype.read_stated(what)
+    # A user's own space is code, which is not run to show a file.
+    if ":" not in stated.space:
+      architecture, value = genotype.read(what, own_spaces.known())
   if style == "json":
     print(json.dumps(value, indent=2))
   elif style == "nasbench201":
-    if architecture.space.name != "nasbench201":
+    if architecture is None or stated.space != "nasbench201":
       raise InputError(
         "--format nasbench201",
-        f"{what} is of the space {architecture.space.name}",
+        f"{what} is of the space {stated.space}",
         "use --format json or table",
       )
     print(to_string(architecture))
   else:
     console = Console()
-    console.print(choices_table(architecture))
+    console.print(choices_table(stated))
     console.print(_metrics_table(value.get("metrics", {})))
   return errors.DONE
 
@@ -66,12 +71,12 @@ def counted(architecture) -> dict[str, dict]:
   }
 
 
-def choices_table(architecture) -> Table:
+def choices_table(stated: genotype.Stated) -> Table:
   """The decided operations, one row an edge."""
-  table = Table("group", "edge", "operation", title=architecture.space.name)
-  for group, names in architecture.names().items():
+  table = Table("group", "edge", "operation", title=escape(stated.space))
+  for group, names in stated.choices.items():
     for edge, name in enumerate(names):
-      table.add_row(group, str(edge), name)
+      table.add_row(escape(group), str(edge), escape(name))
   return table
 
 

@@ -21,8 +21,8 @@ from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 from nasjax.types import Relaxation, Search
 
-_GRADIENT = ("differentiable",)
-_LEARNT = ("differentiable", "enas")
+_GRADIENT = ("differentiable", "hybrid")
+_LEARNT = ("differentiable", "enas", "hybrid")
 # Options that not every strategy reads, and which do.
 _READ_BY = {
   "relaxation": _GRADIENT,
@@ -31,7 +31,7 @@ _READ_BY = {
   "hypergradient": _GRADIENT,
   "weighting": _GRADIENT,
   "normalization": _GRADIENT,
-  "front": _GRADIENT,
+  "front": ("differentiable",),
   "operation_dropout": _GRADIENT,
   "penalty": _LEARNT,
   "penalty_strength": _LEARNT,
@@ -44,9 +44,23 @@ _READ_BY = {
   "entropy_weight": ("enas",),
   "population": populations.STRATEGIES,
   "generations": populations.STRATEGIES,
+  "measured": populations.STRATEGIES,
+  "predictor_samples": ("staged",),
+  "refine_every": ("hybrid",),
 }
-# Of the architecture parameters, where none is given.
-_RATES = {"differentiable": 0.02, "enas": 3.5e-3}
+# What is left open and depends on the strategy.
+_OWN: dict[str, dict[str, Any]] = {
+  "differentiable": {"arch_learning_rate": 0.02},
+  "enas": {"arch_learning_rate": 3.5e-3},
+  "hybrid": {
+    "arch_learning_rate": 0.02,
+    "population": 25,
+    "generations": 20,
+  },
+  "nsga2": {"population": 50, "generations": 20},
+  "random": {"population": 50, "generations": 20},
+  "staged": {"population": 15, "generations": 14},
+}
 
 
 class Decision(NamedTuple):
@@ -84,10 +98,9 @@ def check(config: SearchConfig) -> SearchConfig:
         f"is no option of --strategy {config.strategy}",
         "leave it out",
       )
-  if config.arch_learning_rate is None and config.strategy in _RATES:
-    rate = _RATES[config.strategy]
-    config = dataclasses.replace(config, arch_learning_rate=rate)
-  return config
+  own = _OWN[config.strategy].items()
+  open_ = {name: v for name, v in own if getattr(config, name) is None}
+  return dataclasses.replace(config, **open_)
 
 
 def foreign(strategy: str) -> list[str]:
@@ -95,13 +108,20 @@ def foreign(strategy: str) -> list[str]:
   return [name for name, known in _READ_BY.items() if strategy not in known]
 
 
+def open_options() -> list[str]:
+  """The options whose defaults are a strategy's own."""
+  return sorted({name for own in _OWN.values() for name in own})
+
+
 def build(problem: Any) -> Strategy:
   """The strategy of a `search.Problem`; raises InputError."""
   make = {
     "differentiable": _differentiable,
     "enas": _enas,
+    "hybrid": _hybrid,
     "nsga2": _evolution,
     "random": _evolution,
+    "staged": _evolution,
   }
   return make[problem.config.strategy](problem)
 
@@ -195,6 +215,21 @@ def _differentiable(problem) -> Strategy:
   return Strategy(search, relaxation, end, inherit)
 
 
+def _hybrid(problem) -> Strategy:
+  """A gradient search, and an evolution that starts from its samples."""
+  measure = populations.check(problem)
+  gradient = _differentiable(problem)
+
+  def end(carried, recorder, folder, stop):
+    weights = training.expected(gradient.relaxation, carried.progress.state)
+    found = evolution.run(
+      problem, measure, carried, recorder, folder, stop, weights
+    )
+    return Decision(*found, None)
+
+  return gradient._replace(end=end)
+
+
 def _enas(problem) -> Strategy:
   config, space, steps = problem.config, problem.space, problem.steps
   objectives, preference = _objectives(problem)
@@ -245,7 +280,7 @@ def _evolution(problem) -> Strategy:
 
   The logits stay where they are, equal, and gdas draws one path an edge.
   """
-  populations.check(problem)
+  measure = populations.check(problem)
   relaxation = relaxations.gdas()._replace(
     init=lambda key, masks: {
       n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
@@ -259,7 +294,7 @@ def _evolution(problem) -> Strategy:
   )
 
   def end(carried, recorder, folder, stop):
-    found = evolution.run(problem, carried, recorder, folder, stop)
+    found = evolution.run(problem, measure, carried, recorder, folder, stop)
     return Decision(*found, None)
 
   def inherit(member, base):

@@ -23,6 +23,9 @@ _CURES = {  # of a collapse
   "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
   "nsga2": "(--epochs)",
   "random": "(--epochs)",
+  "hybrid": "first (--warmup 0.5) or drop skips while sampling"
+  " (--operation-dropout 0.3)",
+  "staged": "(--epochs)",
 }
 _COUNTS = ("params", "macs", "flops")
 
@@ -49,10 +52,13 @@ def show_problem(problem) -> None:
   how = f"{config.relaxation}, {config.hypergradient}"
   if config.strategy != "differentiable":
     how = config.strategy
-  if config.strategy in populations.STRATEGIES:
+  if config.strategy == "hybrid":
+    how += f" after {config.relaxation}, {config.hypergradient}"
+  elif config.strategy in populations.STRATEGIES:
     how += " after single paths"
   console.print(
-    f"[bold]{problem.space.name}[/bold] on {escape(problem.dataset.name)}"
+    f"[bold]{escape(problem.space.name)}[/bold] on"
+    f" {escape(problem.dataset.name)}"
     f" ({len(problem.train.labels)} + {len(problem.valid.labels)} images of"
     f" {shape}), {int(size)} choices; {how}, {config.epochs} epochs of"
     f" {problem.steps // config.epochs} steps",
@@ -66,7 +72,9 @@ def show_problem(problem) -> None:
     unit = problem.metrics[name].unit
     low, high = costs.extremes(problem.space.masks)
     values = costs.of(problem.random)
-    if problem.metrics[name].form != "sum":  # its extremes need every network
+    if (
+      problem.metrics[name].form not in spaces.ADDITIVE
+    ):  # its extremes need every network
       low, high = float(values.min()), float(values.max())
     bound = limits.get(name)
     table.add_row(

@@ -1,9 +1,9 @@
 """What a network costs: workloads, tables, devices."""
 
+from nasjax.hardware.closing import closed
 from nasjax.hardware.device import (
   METRICS,
   Device,
-  closed,
   device,
   device_names,
 )

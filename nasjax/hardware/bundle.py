@@ -64,6 +64,14 @@ def empty() -> Any:
   )
 
 
+def anchor() -> tuple[Any, list[int]]:
+  """The ONNX model that never changes, and its input without the batch."""
+  # Of all that networks are made of, so that what slows them slows it alike.
+  parts = blocks.inverted_residual(_ANCHOR_SHAPE, "relu6", 6, residual=True)
+  height, width, channels = _ANCHOR_SHAPE
+  return onnx_nodes.block(parts.workloads), [channels, height, width]
+
+
 class _Random:
   """Batches of random inputs, as onnxruntime's calibration asks for them."""
 
@@ -224,10 +232,8 @@ def make(
       row = {c: str(getattr(whole, c)) for c in columns}
       row[NETWORK] = choices_text(one.choices)
       put(decided_model(one), [list(shape)], row)
-  # Of all that networks are made of, so that what slows them slows it alike.
-  parts = blocks.inverted_residual(_ANCHOR_SHAPE, "relu6", 6, residual=True)
-  anchor = onnx_nodes.block(parts.workloads)
-  fixed = {"anchor.onnx": anchor, "empty.onnx": empty()}
+  block, anchor_inputs = anchor()
+  fixed = {"anchor.onnx": block, "empty.onnx": empty()}
   for name, model in fixed.items():
     onnx.save(model, str(folder / name))
   arguments = {
@@ -246,7 +252,7 @@ def make(
     "items": items,
     "anchor": {
       "file": "anchor.onnx",
-      "inputs": [[_ANCHOR_SHAPE[2], *_ANCHOR_SHAPE[:2]]],
+      "inputs": [anchor_inputs],
     },
     "empty": {"file": "empty.onnx", "inputs": [[1]]},
   }

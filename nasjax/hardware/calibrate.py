@@ -60,13 +60,16 @@ def features(
 
   for work in workloads.fixed:
     put(work)
-  for group, row in choices.items():
-    for edge, k in enumerate(row):
-      for work in workloads.groups[group][edge][int(k)]:
+  for group, edges in workloads.groups.items():
+    for edge, k in enumerate(choices[group]):
+      for work in edges[edge][int(k)]:
         put(work)
       for work in workloads.joins[group][edge][int(k)]:
         put(work)
         put(work._replace(after=""), -1.0)
+  for product in workloads.products:
+    for work in product.cells[tuple(choices[g][r] for g, r in product.choices)]:
+      put(work)
   return found
 
 

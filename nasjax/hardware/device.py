@@ -8,7 +8,7 @@ the roofline and the energy model elsewhere. Every metric says which in its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
+from nasjax.hardware import closing, memory, profile, roofline
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
-from nasjax.hardware import memory, profile, roofline
 from nasjax.hardware import table as tables
-from nasjax.hardware.profile import Profile, Rule
+from nasjax.hardware.profile import Profile
 from nasjax.hardware.workload import (
   Workload,
   additive_metric,
@@ -156,25 +156,25 @@ class Device(NamedTuple):
     """
     own = self._profile("working_set_bytes")
 
-    def size(work: Workload) -> float:
-      return roofline.working_set_bytes(work, roofline.bits_of(work, own))
+    def size(items) -> float:
+      return max(
+        (
+          roofline.working_set_bytes(w, roofline.bits_of(w, own)) for w in items
+        ),
+        default=0.0,
+      )
 
     works = space.workloads()
-    floor = max((size(w) for w in works.fixed), default=0.0)
     found = {
-      group: np.array(
-        [
-          [max((size(w) for w in cell), default=0.0) for cell in row]
-          for row in edges
-        ]
-      )
+      group: np.array([[size(cell) for cell in row] for row in edges])
       for group, edges in works.groups.items()
     }
     return largest_metric(
       "working_set_bytes",
       "B",
-      floor,
+      size(works.fixed),
       found,
+      joint=[p.table(size) for p in works.products],
       device=self.name,
       source=f"counted, {own.bits} bits of {self.name} ({own.source})",
     )
@@ -225,10 +225,17 @@ class Device(NamedTuple):
       (metric `edp_mj_ms` in mJ ms, function from weights to the optimum).
 
     Raises:
-      InputError: the device has no profile.
+      InputError: the device has no profile, or several choices of the space
+        shape one layer.
     """
     own = self._profile("edp_mj_ms")
     works = space.workloads()
+    if works.products:
+      raise InputError(
+        f"space {space.name}",
+        "has layers that several choices shape together",
+        "frequencies are chosen for spaces of single choices only",
+      )
     distinct = works.distinct()
     place = {w: i for i, w in enumerate(distinct)}
 
@@ -272,7 +279,7 @@ class Device(NamedTuple):
       + (" closed" if rule.closes else f" x{rule.slowdown:g} time")
       + f" ({self.profile.source})"
       for rule in self.profile.rules
-      if (names := _broken_by(rule, space))
+      if (names := closing.broken_by(rule, space))
     ]
 
   def _profile(self, what: str) -> Profile:
@@ -354,56 +361,6 @@ class Device(NamedTuple):
       source=f"measured, table of {self.name}"
       + (f" ({', '.join(words)})" if words else "")
     )
-
-
-def _broken_by(rule: Rule, space: Any) -> list[str]:
-  """Candidates with a workload that a rule speaks of."""
-  works = space.workloads()
-  found: dict[str, None] = {}
-  for group, edges in works.groups.items():
-    names = space.groups[group].candidates
-    for row in edges:
-      for name, cell in zip(names, row, strict=True):
-        if any(roofline.matches(rule, w) for w in cell):
-          found[name] = None
-  return list(found)
-
-
-def closed(devices: list[Device], space: Any) -> Mapping[str, np.ndarray]:
-  """Masks of a space without the candidates that devices' rules close.
-
-  Args:
-    devices: all of which the network must run on.
-    space: the space.
-
-  Returns:
-    bool[E, K] a group.
-
-  Raises:
-    InputError: no candidate of a choice is left.
-  """
-  rules = [
-    (d, rule)
-    for d in devices
-    if d.profile is not None
-    for rule in d.profile.rules
-    if rule.closes
-  ]
-  works, masks = space.workloads(), {}
-  for group, mask in space.masks.items():
-    left = np.array(mask)
-    for e, row in enumerate(works.groups[group]):
-      for k, cell in enumerate(row):
-        for _, rule in rules:
-          left[e, k] &= not any(roofline.matches(rule, w) for w in cell)
-      if not left[e].any():
-        raise InputError(
-          "--device",
-          f"rules leave no candidate for choice {e} of {group}:"
-          f" {', '.join(f'{d.name}: {r.name}' for d, r in rules)}",
-        )
-    masks[group] = left
-  return masks
 
 
 def device_names() -> list[str]:

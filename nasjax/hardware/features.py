@@ -47,8 +47,14 @@ def ways(ends: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
 
 
 def costs_of(space: Any) -> dict[str, dict[str, np.ndarray]]:
-  """Multiply-adds and parameters of each choice: f64[E, K] a group."""
-  groups = space.workloads().groups
+  """Multiply-adds and parameters of each choice: f64[E, K] a group.
+
+  {} where several choices shape a layer: no choice has costs of its own.
+  """
+  works = space.workloads()
+  if works.products:
+    return {}
+  groups = works.groups
   return {
     kind: {
       name: np.array(

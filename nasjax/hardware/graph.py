@@ -8,6 +8,7 @@ concatenations between blocks are read off the trace.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -218,13 +219,19 @@ def network(
   """The operations of a decided network, in the order of its text.
 
   Args:
-    space: a space with a plan.
+    space: a space with a plan or a chain.
     choices: i32[E] of each of its groups.
     bits: of each activation.
 
   Returns:
     The operations; `none` is left out with all that only it would feed.
   """
+  if hasattr(space, "chain"):
+    builder = _Builder(bits)
+    x = builder.source("image", math.prod(space.arguments["image_shape"]))
+    for link in space.chain:
+      x = _link(builder, link, link.chosen(choices), x)
+    return builder.operations
 
   def choose(builder, call, x, elements):
     del elements
@@ -233,6 +240,28 @@ def network(
     return None if block is None else builder.block(call.name, block, x)
 
   return _run(space, bits, choose)
+
+
+def _link(builder: _Builder, link: Any, block: Any, x: str) -> str:
+  """A layer of a chain; returns its output, `x` where there is no block."""
+  if block is None:
+    return x
+  y = builder.block(link.name, block, x)
+  if not link.residual:
+    return y
+  *sides, channels = block.output
+  elements = math.prod(sides) * channels
+  return builder.add(f"{link.name}/add", "add", (y, x), elements, channels)
+
+
+def of_link(link: Any, block: Any, bits: int) -> list[Operation]:
+  """The operations of one layer of a chain, which reads "x"."""
+  builder = _Builder(bits)
+  if block is not None:
+    first = block.workloads[0]
+    elements = first.height * first.width * first.channels_in
+    _link(builder, link, block, builder.source("x", elements))
+  return builder.operations
 
 
 def opaque(space: Any, bits: int):

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nasjax.errors import InputError
-from nasjax.hardware.graph import Operation, network, opaque
+from nasjax.hardware.graph import Operation, network, of_link, opaque
+from nasjax.hardware.products import ProductTable
 from nasjax.hardware.workload import Workload, largest_metric
 from nasjax.types import Metric
 
@@ -268,7 +269,7 @@ def peak_metric(
   """`peak_sram_bytes` of a space's networks.
 
   Args:
-    space: a space with a plan.
+    space: a space with a plan or a chain.
     bits: of the activations.
     device: the device it belongs to.
     source: where its numbers come from.
@@ -281,8 +282,19 @@ def peak_metric(
     fixed, and the two are equal at one-hot points.
 
   Raises:
-    InputError: the space has no plan to read the graph from.
+    InputError: the space has neither to read the graph from.
   """
+  if hasattr(space, "chain"):
+    floor, joint = _chain_peaks(space, bits)
+    return largest_metric(
+      "peak_sram_bytes",
+      "B",
+      floor,
+      {},
+      joint=joint,
+      device=device,
+      source=source,
+    )
   if not hasattr(space, "plan"):
     raise InputError(
       f"space {space.name}", "has no plan: its peak memory is unknown"
@@ -305,6 +317,29 @@ def peak_metric(
     device=device,
     source=source,
   )
+
+
+def _chain_peaks(space: Any, bits: int) -> tuple[float, list[ProductTable]]:
+  """(peak of the fixed layers, that of the others by their choices).
+
+  One tensor alone lies between layers, so the network's peak is the largest.
+  """
+  known: dict[Any, float] = {}
+  floor, tables = 0.0, []
+  for link in space.chain:
+    values = np.zeros(link.blocks.shape)
+    for index in np.ndindex(values.shape):
+      block = link.blocks[index]
+      key = (link.residual, None if block is None else block.workloads)
+      if key not in known:
+        operations = of_link(link, block, bits)
+        known[key] = schedule(operations).peak_bytes if operations else 0.0
+      values[index] = known[key]
+    if link.choices:
+      tables.append(ProductTable(link.choices, values))
+    else:
+      floor = max(floor, float(values))
+  return floor, tables
 
 
 def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:

@@ -7,12 +7,14 @@ workloads of a space are the bridge between networks and hardware models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.hardware import products
+from nasjax.hardware.products import Product, ProductTable
 from nasjax.types import Metric
 
 _CONVOLUTIONS = ("convolution", "depthwise")
@@ -38,6 +40,7 @@ KINDS = (
   "broadcast",
   "concat",
   "subsample",  # even rows and columns beside odd ones, twice the channels
+  "channel_shuffle",  # channels of `groups` groups take turns
   *_ELEMENTWISE,
 )
 
@@ -133,17 +136,21 @@ class SpaceWorkloads(NamedTuple):
   every network has. `joins`, shaped like `groups`, names the additions among
   `fixed` that read a candidate's output, with that in `after` (`none` or `skip`
   where nothing is computed): a device's fusion rules may make them cheaper.
+  `products` are layers whose workloads several choices shape together.
   """
 
   fixed: tuple[Workload, ...]
   groups: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]]
   joins: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]] = {}
+  products: tuple[Product, ...] = ()
 
   def distinct(self) -> list[Workload]:
     """Every workload once, as the device sees it, sorted."""
     found = {w.key for w in self.fixed}
     for edges in self.groups.values():
       found.update(w.key for row in edges for cell in row for w in cell)
+    for product in self.products:
+      found.update(w.key for cell in set(product.cells.flat) for w in cell)
     return sorted(found)
 
 
@@ -170,21 +177,24 @@ def additive_metric(
     source: where the numbers come from.
 
   Returns:
-    `expected` = constant + fixed + sum(weights * table), differentiable;
-    `exact` the same in float64.
+    `expected` = constant + fixed + sum(weights * table), differentiable, and
+    the multilinear forms of layers that several choices shape; `exact` the
+    same in float64.
 
   Raises:
     ValueError: a cost that is not finite; it would make gradients NaN even at
       probability 0.
   """
+  known: dict[Workload, float] = {}
 
   def total(items):
     items = list(items)
-    values = [float(cost(w)) for w in items]
-    for item, value in zip(items, values, strict=True):
-      if not np.isfinite(value):
-        raise ValueError(f"{name}: the cost of {item} is {value}")
-    return sum(values)
+    for item in items:
+      if item not in known:
+        known[item] = float(cost(item))
+      if not np.isfinite(known[item]):
+        raise ValueError(f"{name}: the cost of {item} is {known[item]}")
+    return sum(known[item] for item in items)
 
   fixed = constant + total(workloads.fixed)
   tables = {
@@ -196,20 +206,32 @@ def additive_metric(
       [total(cell) - total(w._replace(after="") for w in cell) for cell in row]
       for row in edges
     ]
+  joint = tuple(p.table(total) for p in workloads.products)
+  of_products = products.expected(joint)
 
   def expected(weights):
-    value = jnp.float32(fixed)
+    value = jnp.float32(fixed) + of_products(weights)
     for group, table in tables.items():
       value += jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
     return value
 
   def exact(architecture):
-    return fixed + sum(
-      float(table[np.arange(len(table)), architecture.choices[group]].sum())
-      for group, table in tables.items()
+    choices = architecture.choices
+    return (
+      fixed
+      + sum(
+        float(table[np.arange(len(table)), choices[group]].sum())
+        for group, table in tables.items()
+      )
+      + sum(products.one(table, choices) for table in joint)
     )
 
-  return Metric(name, unit, device, expected, exact, True, source)
+  if not joint:
+    return Metric(name, unit, device, expected, exact, True, source)
+  terms = products.Terms(fixed, tables, joint)
+  return Metric(
+    name, unit, device, expected, exact, True, source, "products", terms
+  )
 
 
 def largest_metric(
@@ -218,6 +240,7 @@ def largest_metric(
   floor: float,
   tables: Mapping[str, np.ndarray],
   *,
+  joint: Sequence[ProductTable] = (),
   exact: Callable[[Any], float] | None = None,
   device: str | None = None,
   source: str = "",
@@ -229,6 +252,7 @@ def largest_metric(
     unit: its unit.
     floor: the largest of what every network has.
     tables: f64[E, K] a group.
+    joint: the same of combinations of choices.
     exact: an architecture's value where the tables only bound it from above;
       default: they are the value.
     device: the device it belongs to, if any.
@@ -239,34 +263,48 @@ def largest_metric(
     from its weights on its own: by the distribution function, a polynomial in
     the weights, so differentiable. It is exact at one-hot points (an upper
     bound with `exact`). The mean of the largest, not the largest of the
-    means: that one would lie below.
+    means: that one would lie below. Where combinations share a choice, see
+    `products.below`, it is an upper bound between one-hot points.
   """
   groups = list(tables)
   rows = [np.maximum(np.asarray(tables[g], np.float64), floor) for g in groups]
-  levels = np.unique(np.concatenate([[floor], *(r.ravel() for r in rows)]))
+  joint = tuple(t._replace(values=np.maximum(t.values, floor)) for t in joint)
+  flat = [r.ravel() for r in (*rows, *(t.values for t in joint))]
+  levels = np.unique(np.concatenate([[floor], *flat]))
   steps = jnp.asarray(np.diff(levels), jnp.float32)
   below = [
     jnp.asarray(row[None] <= levels[:-1, None, None], jnp.float32)
     for row in rows
   ]
+  jointly_below = products.below(joint, levels[:-1])
 
   def expected(weights):
-    under = jnp.ones(len(levels) - 1)
+    under = jointly_below(weights)
     for group, inside in zip(groups, below, strict=True):
       # f32[levels, E]: each choice is at most this level.
       under *= jnp.prod(jnp.sum(weights[group][None] * inside, -1), -1)
     return jnp.float32(floor) + jnp.sum(steps * (1.0 - under))
 
   def largest(architecture):
-    return float(
-      max(
-        row[np.arange(len(row)), architecture.choices[group]].max()
-        for group, row in zip(groups, rows, strict=True)
-      )
-    )
+    choices = architecture.choices
+    singles = [
+      float(row[np.arange(len(row)), choices[group]].max())
+      for group, row in zip(groups, rows, strict=True)
+    ]
+    return max(floor, *singles, *(products.one(t, choices) for t in joint))
 
   return Metric(
-    name, unit, device, expected, exact or largest, exact is None, source, "max"
+    name,
+    unit,
+    device,
+    expected,
+    exact or largest,
+    exact is None,
+    source,
+    "max",
+    products.Terms(floor, dict(zip(groups, rows, strict=True)), joint)
+    if joint
+    else None,
   )
 
 

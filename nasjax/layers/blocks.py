@@ -46,6 +46,15 @@ def subsample(x: jax.Array) -> jax.Array:
   return jnp.concatenate([x[:, ::2, ::2], odd], axis=-1)
 
 
+def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
+  """The channels of `groups` groups take turns (ShuffleNet, section 3.1).
+
+  [..., C] as [..., groups, C / groups], with the two swapped.
+  """
+  grouped = x.reshape(*x.shape[:-1], groups, -1)
+  return grouped.swapaxes(-1, -2).reshape(x.shape)
+
+
 class Block(nn.Module):
   """Executes workloads one after the other.
 
@@ -118,6 +127,8 @@ class Block(nn.Module):
         x = jnp.concatenate([other, x], axis=-1)
       elif work.kind == "subsample":
         x = subsample(x)
+      elif work.kind == "channel_shuffle":
+        x = channel_shuffle(x, work.groups)
       elif work.kind not in ("batch_norm", "normalize"):
         raise ValueError(f"no layer for workload {work}")
       if work.batch_norm or work.kind in ("batch_norm", "normalize"):

@@ -154,6 +154,20 @@ def _subsample(graph, work, x):
   return graph.add("Concat", halves, axis=1)
 
 
+def _channel_shuffle(graph, work, x):
+  """NCHW: the channels as [groups, C / groups], with the two swapped."""
+  size, groups = (work.height, work.width), work.groups
+  apart = (groups, work.channels_in // groups)
+  split, whole = (
+    graph.constant(np.array(shape, np.int64))
+    for shape in ([0, *apart, *size], [0, work.channels_in, *size])
+  )
+  x = graph.add("Reshape", [x, split])
+  return graph.add(
+    "Reshape", [graph.add("Transpose", [x], perm=[0, 2, 1, 3, 4]), whole]
+  )
+
+
 def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
   """Emits one workload of a block; returns the name of its output."""
   kind = work.kind
@@ -196,6 +210,8 @@ def _emit(graph, work: Workload, i: int, x: str, other: str, variables, size):
     return graph.add("Concat", [other, x], axis=1)
   if kind == "subsample":
     return _subsample(graph, work, x)
+  if kind == "channel_shuffle":
+    return _channel_shuffle(graph, work, x)
   if kind in JOINS:
     return graph.add({"add": "Add", "multiply": "Mul"}[kind], [x, other])
   known = {

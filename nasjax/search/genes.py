@@ -25,6 +25,7 @@ __all__ = [
   "one_path",
   "random",
   "to_choices",
+  "to_weights",
 ]
 
 
@@ -86,6 +87,29 @@ def to_choices(masks: Masks, genes: Any) -> dict[str, Any]:
   return found
 
 
+def to_weights(masks: Masks, hot: Array) -> dict[str, Array]:
+  """Weights of genes f32[..., G, C] as f32[..., E, K] a group; traced.
+
+  Args:
+    masks: bool[E, K] a group.
+    hot: of each gene's values, one-hot or relaxed; C the largest cardinality.
+
+  Returns:
+    The weights, 0 where masked.
+  """
+  found, gene = {}, 0
+  for name, mask in masks.items():
+    mask = np.asarray(mask, bool)
+    index = np.maximum(np.cumsum(mask, -1) - 1, 0)  # i[E, K] into C
+    part = hot[..., gene : gene + len(mask), :]
+    index = np.broadcast_to(index, (*part.shape[:-1], mask.shape[1]))
+    taken = jnp.take_along_axis(part, jnp.asarray(index), axis=-1)
+    lead = (1,) * (taken.ndim - 2)
+    found[name] = jnp.where(mask.reshape(*lead, *mask.shape), taken, 0.0)
+    gene += len(mask)
+  return found
+
+
 def from_choices(masks: Masks, choices: Choices) -> np.ndarray:
   """Choices i32[..., E] a group as genes i32[..., G].
 
@@ -142,9 +166,11 @@ def mutated(
   Returns:
     i32[N, G]. Genes of one value stay.
   """
-  counts = jnp.asarray(counts, jnp.int32)[None]
-  which, step = jax.random.split(key)
-  hit = jax.random.uniform(which, genes.shape) < rate
+  others = jnp.asarray(counts, jnp.int32)[None] - 1
+  # One draw for both: below the rate it is uniform once more.
+  drawn = jax.random.uniform(key, genes.shape)
+  step = (drawn / max(rate, 1e-30) * others).astype(jnp.int32)
   # Any step of 1 .. count - 1 leads to another value.
-  step = jax.random.randint(step, genes.shape, 1, jnp.maximum(counts, 2))
-  return jnp.where(hit, (genes + step) % counts, genes)
+  step = 1 + jnp.clip(step, 0, jnp.maximum(others - 1, 0))
+  changed = (genes + step) % (others + 1)
+  return jnp.where(drawn < rate, changed, genes)

@@ -114,28 +114,52 @@ def _check(counts, **sizes):
   return counts.astype(np.int32)
 
 
-def _evolution(counts, objectives, population, capacity, spare, repair, breed):
+def _evolution(
+  counts, objectives, population, capacity, oversampling, repair, breed
+):
   """init, ask and tell around `breed`.
 
-  `breed` is (key, survivors i32[N, G], how many they are) -> candidates.
+  `breed` is (key, survivors i32[N, G], how many they are) -> N children; None
+  where all points are random.
   """
   mend = repair or (lambda key, genes: genes)
-  bred = jax.eval_shape(
-    breed,
-    jax.random.key(0),
-    jax.ShapeDtypeStruct((population, len(counts)), jnp.int32),
-    jnp.int32(0),
-  )
-  batch = len(bred) + spare
+  batch = 2 * oversampling * population
 
-  def fresh(key, archive, candidates):
-    """The first N of the candidates, then of random points, that are new."""
-    draw, fix = jax.random.split(key)
-    others = genetics.random(draw, counts, spare)
-    pool = mend(fix, jnp.concatenate([candidates, others]))
+  def strangers(key, parents, alive):
+    del parents, alive
+    return genetics.random(key, counts, population)
+
+  def first_new(archive, pool):
+    """The first N of a pool that are new, and how many they are.
+
+    Where they are fewer the others are known.
+    """
     new = archives.first_seen(archive, pool, counts)
-    order = jnp.argsort(~new, stable=True)[:population]
-    return pool[order]
+    place = jnp.where(new, jnp.cumsum(new) - 1, population)
+    at = jnp.zeros(population, jnp.int32)
+    at = at.at[place].set(jnp.arange(len(pool)), mode="drop")
+    return pool[at], jnp.minimum(new.sum(), population)
+
+  def fill(key, archive, points, makers, parents=None, alive=None):
+    """N points that are new: those given, then what the makers make.
+
+    Children are made N at a time, as long as some are wanting: all at once
+    would cost a multiple, most of it for nothing.
+    """
+
+    def look(carry):
+      turn, points, _ = carry
+      draw, fix = jax.random.split(jax.random.fold_in(key, turn))
+      made = lax.switch(turn // oversampling, makers, draw, parents, alive)
+      pool = jnp.concatenate([points, mend(fix, made)])
+      return turn + 1, *first_new(archive, pool)
+
+    def wanting(carry):
+      turn, _, found = carry
+      return (turn < oversampling * len(makers)) & (found < population)
+
+    carry = look((jnp.int32(0), points, None))
+    return lax.while_loop(wanting, look, carry)[1]
 
   def init(key: Key, points: Array | None = None) -> State:
     key, draw = jax.random.split(key)
@@ -147,13 +171,19 @@ def _evolution(counts, objectives, population, capacity, spare, repair, breed):
     if len(points) > population:
       raise ValueError(f"{len(points)} points do not fit into {population}")
     nobody = jnp.full(population, capacity, jnp.int32)
-    return State(key, fresh(draw, archive, points), archive, nobody)
+    return State(key, fill(draw, archive, points, [strangers]), archive, nobody)
 
   def ask(state: State) -> tuple[Array, State]:
-    key, draw, fill = jax.random.split(state.key, 3)
-    alive = (state.population < capacity).sum()
-    candidates = breed(draw, state.archive.genes[state.population], alive)
-    points = fresh(fill, state.archive, candidates)
+    key, draw = jax.random.split(state.key)
+    parents = state.archive.genes[state.population]
+    points = fill(
+      draw,
+      state.archive,
+      parents[:0],
+      [strangers] if breed is None else [breed, strangers],
+      parents,
+      (state.population < capacity).sum(),
+    )
     points = jnp.where(state.archive.size == 0, state.start, points)
     return points, state._replace(key=key)
 
@@ -240,7 +270,7 @@ def nsga2(
     if not 0.0 <= value <= 1.0:
       raise ValueError(f"{name} {value} must be from 0 to 1")
   cross = {"uniform": _cross_uniform, "one_point": _cross_one_point}[crossover]
-  pairs = -(-oversampling * population // 2)
+  pairs = -(-population // 2)
 
   def breed(key, parents, alive):
     select, choose, mix, mutate = jax.random.split(key, 4)
@@ -252,16 +282,10 @@ def nsga2(
     apart = jax.random.uniform(choose, (1, pairs, 1)) >= crossover_rate
     both = jnp.where(apart, jnp.stack([first, second]), crossed)
     both = both.swapaxes(0, 1).reshape(2 * pairs, len(counts))
-    return genetics.mutated(mutate, both, counts, rate)
+    return genetics.mutated(mutate, both[:population], counts, rate)
 
   return _evolution(
-    counts,
-    objectives,
-    population,
-    capacity,
-    oversampling * population,
-    repair,
-    breed,
+    counts, objectives, population, capacity, oversampling, repair, breed
   )
 
 
@@ -299,18 +323,8 @@ def random_search(
     oversampling=oversampling,
   )
 
-  def breed(key, parents, alive):
-    del key, alive
-    return parents[:0]
-
   return _evolution(
-    counts,
-    objectives,
-    population,
-    capacity,
-    oversampling * population,
-    repair,
-    breed,
+    counts, objectives, population, capacity, oversampling, repair, None
   )
 
 

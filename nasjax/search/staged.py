@@ -19,16 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax import pareto
 from nasjax.search import archive as archives
 from nasjax.search import genes as genetics
-from nasjax.search import nsga2
+from nasjax.search import nsga2, promising
 from nasjax.search.surrogate import Prediction
 from nasjax.types import Array, Evolution, Key
 
 __all__ = ["State", "staged"]
-
-_CANDIDATES = 500  # whose expected improvement is worked out
 
 # genes i32[N, G] -> what they are expected to have
 Predict = Callable[[np.ndarray], Prediction]
@@ -43,6 +40,11 @@ class State(NamedTuple):
   random: nsga2.State  # of the random points; its archive holds all
   kept: np.ndarray  # i32[kept, G], from where NSGA-II goes on
   screened: np.ndarray  # bool[], whether `kept` is filled
+
+  @property
+  def archive(self) -> archives.Archive:
+    """All points told."""
+    return self.random.archive
 
 
 def staged(
@@ -74,8 +76,8 @@ def staged(
 
   Returns:
     init, ask and tell. `ask` gives `samples` points first, then `batch` or
-    what is left of `capacity`, none at the end; `state.random.archive` holds
-    what was told.
+    what is left of `capacity`, none at the end; `state.archive` holds what was
+    told.
 
   Raises:
     ValueError: an argument below 1, or more samples than capacity.
@@ -91,14 +93,14 @@ def staged(
       raise ValueError(f"{name} {value} must be at least 1")
   if samples > capacity:
     raise ValueError(f"samples {samples} are more than capacity {capacity}")
-  most = kept * (generations + 1)  # points that NSGA-II meets between batches
+  most = kept * (generations + 1)  # points that NSGA-II meets
   chance = nsga2.random_search(
     cardinalities,
     objectives=objectives,
     population=samples,
     capacity=capacity,
-    # Its archive has to look all of them up at once.
-    oversampling=max(8, -(-most // samples)),
+    # It looks up so many times twice its population at once.
+    oversampling=max(8, -(-most // (2 * samples))),
     repair=repair,
   )
   counts = np.asarray(cardinalities, np.int32)
@@ -110,7 +112,6 @@ def staged(
     capacity=most,
     repair=repair,
   )
-  survivors = jax.jit(nsga2.survivors)
   unseen = jax.jit(lambda a, g: archives.first_seen(a, g, counts))
 
   @jax.jit
@@ -128,15 +129,8 @@ def staged(
     first, second = jax.random.split(key)
     pool = np.unique(np.asarray(draw(first)), axis=0)
     guess = predict(pool)
-    # Padded, so that it compiles once however many were equal.
-    more = screened - len(pool)
-    order = survivors(
-      second,
-      np.pad(guess.mean, ((0, more), (0, 0))).astype(np.float32),
-      np.pad(_violations(guess), (0, more)).astype(np.float32),
-      np.arange(screened) < len(pool),
-    )
-    best = np.asarray(order)[: min(kept, len(pool))]
+    over = promising.violations(guess)
+    best = promising.best(second, guess.mean, over, screened)[:kept]
     return np.resize(pool[best], (kept, len(counts)))
 
   def explore(key, start, predict):
@@ -149,7 +143,7 @@ def staged(
         state,
         points,
         guess.mean.astype(np.float32),
-        _violations(guess).astype(np.float32),
+        promising.violations(guess).astype(np.float32),
       )
     genes = np.asarray(state.archive.genes)
     alive = np.asarray(state.population)
@@ -157,7 +151,7 @@ def staged(
     return genes[: int(state.archive.size)], genes[alive]
 
   def ask(state: State) -> tuple[Array, State]:
-    archive = state.random.archive
+    archive = state.archive
     size = int(archive.size)
     if not size:
       points, inside = chance.ask(state.random)
@@ -174,8 +168,7 @@ def staged(
     padded = np.pad(met, ((0, most - len(met)), (0, 0)))
     new = np.asarray(unseen(archive, padded))[: len(met)]
     pool = met[new]
-    chosen = _choose(
-      survivors,
+    chosen = promising.choose(
       order,
       predict(pool),
       values,
@@ -191,37 +184,3 @@ def staged(
     return state._replace(random=inside)
 
   return Evolution(init, ask, tell)
-
-
-def _violations(guess: Prediction) -> np.ndarray:
-  """Above 0 where limits are rather broken than kept."""
-  return 0.5 - guess.feasible
-
-
-def _choose(survivors, key, guess, values, violations, count, size):
-  """Indices of the points that promise most, one after the other."""
-  more = size - len(guess.mean)
-  # Who would survive if it turned out better than expected.
-  hoped = np.pad(guess.mean - guess.deviation, ((0, more), (0, 0)))
-  over = np.pad(_violations(guess), (0, more))
-  order = survivors(
-    key,
-    hoped.astype(np.float32),
-    over.astype(np.float32),
-    np.arange(size) < len(guess.mean),
-  )
-  left = np.asarray(order)[: min(_CANDIDATES, len(guess.mean))]
-  feasible = violations <= 0
-  known = values[feasible] if feasible.any() else values
-  reference = known.max(0)
-  known = known[pareto.front(known)]
-  chosen = []
-  for _ in range(min(count, len(left))):
-    gain = guess.feasible[left] * pareto.expected_improvement(
-      guess.mean[left], guess.deviation[left], known, reference
-    )
-    best = int(gain.argmax())
-    chosen.append(int(left[best]))
-    known = np.concatenate([known, guess.mean[left[best]][None]])
-    left = np.delete(left, best)
-  return np.array(chosen, np.int64)

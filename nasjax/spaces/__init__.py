@@ -3,6 +3,9 @@
 from nasjax.spaces.darts import darts
 from nasjax.spaces.decision import decide
 from nasjax.spaces.edge import edge
+from nasjax.spaces.fbnet import fbnet
+from nasjax.spaces.macro import macro
+from nasjax.spaces.mobilenet import mobilenet
 from nasjax.spaces.nasbench201 import (
   from_string as nasbench201_from_string,
 )
@@ -18,6 +21,9 @@ __all__ = [
   "darts",
   "decide",
   "edge",
+  "fbnet",
+  "macro",
+  "mobilenet",
   "nasbench201",
   "nasbench201_from_string",
   "nasbench201_to_string",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError
 from nasjax.spaces import ranking
 from nasjax.spaces.space import (
+  ADDITIVE,
   Architecture,
   Limit,
   Space,
@@ -28,13 +30,30 @@ SMALLEST_WEIGHT = 1e-30
 
 
 class _Programme(NamedTuple):
-  """The decision as an integer programme over one variable a candidate."""
+  """The decision as an integer programme over one variable a candidate.
+
+  Costs of combinations of choices have a variable each besides, which is 1
+  where all of the combination is chosen: for each candidate, those that it is
+  part of add up to its own. With whole candidates they are whole too.
+  """
 
   slots: list[tuple[str, int, int]]  # (group, edge, candidate)
-  rows: np.ndarray  # f64[edges, slots]: one candidate an edge
-  cuts: np.ndarray  # f64[cuts, slots]: at least one of these
-  kept: np.ndarray  # f64[sets, slots]: so many of these
+  entries: list[tuple[Any, tuple[int, ...]]]  # (choices, index)
+  # Each f64[constraints, variables], slots and then entries.
+  rows: np.ndarray  # one candidate an edge
+  cuts: np.ndarray  # at least one of these
+  kept: np.ndarray  # so many of these
+  ties: np.ndarray  # entries of a candidate, less the candidate: 0
   counts: np.ndarray  # f64[sets]
+
+  @property
+  def integrality(self) -> np.ndarray:
+    """f64[variables]: 1 for those that are whole by themselves."""
+    return np.repeat([1.0, 0.0], [len(self.slots), len(self.entries)])
+
+  def over_slots(self, values, rest: float) -> np.ndarray:
+    """f64[variables]: values of the slots, and `rest` for the entries."""
+    return np.r_[values, np.full(len(self.entries), rest)]
 
   def choices(self, space, x):
     chosen = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
@@ -43,6 +62,21 @@ class _Programme(NamedTuple):
         chosen[name][edge] = k
     return chosen
 
+  def table(self, costs) -> np.ndarray:
+    """f64[variables]: what each adds to an additive metric."""
+    joint = {}
+    for product in costs.products:
+      joint[product.choices] = joint.get(product.choices, 0) + product.values
+    singles = [
+      costs.tables[n][e, k] if n in costs.tables else 0.0
+      for n, e, k in self.slots
+    ]
+    combined = [
+      joint[places][index] if places in joint else 0.0
+      for places, index in self.entries
+    ]
+    return np.array([*singles, *combined])
+
   def constraints(self, over: int = 0) -> list[LinearConstraint]:
     """What every network keeps; `over` more variables do not matter."""
     ones = np.ones(len(self.rows))
@@ -50,23 +84,36 @@ class _Programme(NamedTuple):
       (self.rows, ones, ones),
       (self.kept, self.counts, self.counts),
       (self.cuts, 1.0, np.inf),
+      (self.ties, 0.0, 0.0),
     ]
     return [
-      LinearConstraint(np.pad(matrix, ((0, 0), (0, over))), low, high)
+      LinearConstraint(
+        sparse.csr_array(np.pad(matrix, ((0, 0), (0, over)))), low, high
+      )
       for matrix, low, high in found
       if len(matrix)
     ]
 
 
-def _programme(space):
+def _programme(space, costs):
   slots, edges = [], []
   for name in space.groups:
     mask = np.asarray(space.masks[name])
     for edge, k in zip(*np.nonzero(mask), strict=True):
       slots.append((name, int(edge), int(k)))
       edges.append((name, int(edge)))
+  places = dict.fromkeys(p.choices for c in costs for p in c.products)
+  shut = {n: np.asarray(mask) for n, mask in space.masks.items()}
+  entries = [
+    (choices, index)
+    for choices in places
+    for index in itertools.product(
+      *(np.flatnonzero(shut[g][row]).tolist() for g, row in choices)
+    )
+  ]
+  size = len(slots) + len(entries)
   order = {edge: i for i, edge in enumerate(dict.fromkeys(edges))}
-  rows = np.zeros((len(order), len(slots)))
+  rows = np.zeros((len(order), size))
   for i, edge in enumerate(edges):
     rows[order[edge], i] = 1.0
   cuts = [
@@ -85,13 +132,38 @@ def _programme(space):
     ]
     for group, edges, _ in sets
   ]
+
+  def matrix(found):
+    matrix = np.zeros((len(found), size))
+    matrix[:, : len(slots)] = np.reshape(found, (len(found), len(slots)))
+    return matrix
+
   return _Programme(
     slots,
+    entries,
     rows,
-    np.array(cuts, np.float64).reshape(len(cuts), len(slots)),
-    np.array(kept, np.float64).reshape(len(kept), len(slots)),
+    matrix(cuts),
+    matrix(kept),
+    _ties(slots, entries),
     np.array([count for *_, count in sets], np.float64),
   )
+
+
+def _ties(slots, entries):
+  """f64[ties, variables], see `_Programme`."""
+  of_slot = {slot: i for i, slot in enumerate(slots)}
+  ties: dict[Any, int] = {}
+  cells = []
+  for column, (choices, index) in enumerate(entries, start=len(slots)):
+    for (group, row), k in zip(choices, index, strict=True):
+      slot = (group, row, k)
+      tie = ties.setdefault((choices, slot), len(ties))
+      cells.append((tie, column, 1.0))
+      cells.append((tie, of_slot[slot], -1.0))
+  found = np.zeros((len(ties), len(slots) + len(entries)))
+  for tie, column, value in cells:
+    found[tie, column] = value
+  return found
 
 
 def decide(
@@ -126,12 +198,13 @@ def decide(
   peaks = [
     (m, float(b), largest_costs(space, m)) for m, b in pairs if m.form == "max"
   ]
-  pairs = [(m, b) for m, b in pairs if m.form == "sum"]
+  pairs = [(m, b) for m, b in pairs if m.form in ADDITIVE]
   costs = [additive_costs(space, metric) for metric, _ in pairs]
   bounds = np.array([float(limit) for _, limit in pairs])
-  programme = _programme(space)
+  programme = _programme(space, costs)
   logs = log_weights(space, weights, SMALLEST_WEIGHT)
-  score = np.array([logs[n][e, k] for n, e, k in programme.slots])
+  score = [logs[n][e, k] for n, e, k in programme.slots]
+  score = programme.over_slots(score, 0.0)
   constraints = programme.constraints()
   highest = _open(space, programme, peaks)
   table = _scaled(programme, costs, bounds)
@@ -144,7 +217,7 @@ def decide(
     solved = milp(
       -score,
       constraints=constraints,
-      integrality=np.ones(len(score)),
+      integrality=programme.integrality,
       bounds=Bounds(0, highest),
       options={"mip_rel_gap": 0.0},
     )
@@ -153,7 +226,7 @@ def decide(
         space, programme, pairs, costs, bounds, table, peaks, highest
       )
     found = Architecture(space, programme.choices(space, solved.x))
-    x = np.round(solved.x)
+    x = np.round(solved.x) * programme.integrality
     conflict = _conflict(space, programme, peaks, found)
     if conflict is not None:
       constraints.append(
@@ -168,7 +241,7 @@ def decide(
 
 
 def _open(space, programme, peaks):
-  """f64[slots]: 0 for candidates over a "max" limit whatever the others are."""
+  """f64[variables]: 0 for what alone is over a "max" limit."""
   # Where some edges are kept, no network has every choice at its smallest.
   least = "the smallest reachable value is"
   least = "nothing is below" if kept_of(space) else least
@@ -180,16 +253,15 @@ def _open(space, programme, peaks):
         f"{least} {metric.name}={costs.constant:.6g}"
         + (f" {metric.unit}" if metric.unit else ""),
       )
-  return np.array(
-    [
-      float(all(c.tables[n][e, k] <= bound for _, bound, c in peaks))
-      for n, e, k in programme.slots
-    ]
-  )
+  found = [
+    float(all(c.tables[n][e, k] <= bound for _, bound, c in peaks))
+    for n, e, k in programme.slots
+  ]
+  return programme.over_slots(found, 1.0)
 
 
 def _conflict(space, programme, peaks, found):
-  """f64[slots]: choices that break a "max" limit together; None if none do.
+  """f64[variables]: choices that break a "max" limit together; None if none do.
 
   Choices go back to their smallest as long as the limit stays broken: what is
   left breaks it whatever the others are.
@@ -205,7 +277,8 @@ def _conflict(space, programme, peaks, found):
         if metric.exact(Architecture(space, rows)) <= bound:
           row[edge] = kept
           guilty.append((name, edge, int(kept)))
-    return np.array([float(slot in guilty) for slot in programme.slots])
+    found = [float(slot in guilty) for slot in programme.slots]
+    return programme.over_slots(found, 0.0)
   return None
 
 
@@ -214,12 +287,10 @@ def _scale(bound):
 
 
 def _scaled(programme, costs, bounds):
+  size = len(programme.slots) + len(programme.entries)
   return np.array(
-    [
-      [c.tables[n][e, k] / _scale(b) for n, e, k in programme.slots]
-      for c, b in zip(costs, bounds, strict=True)
-    ]
-  ).reshape(len(costs), len(programme.slots))
+    [programme.table(c) / _scale(b) for c, b in zip(costs, bounds, strict=True)]
+  ).reshape(len(costs), size)
 
 
 def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
@@ -234,7 +305,7 @@ def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
       "no architecture of the space keeps it",
       f"raise it; nothing is below {least}",
     )
-  size = len(programme.slots)
+  size = len(programme.slots) + len(programme.entries)
   excess = np.zeros(size + 1)
   excess[-1] = 1.0
   limits = np.pad(table, ((0, 0), (0, 1)), constant_values=-1.0)
@@ -247,7 +318,7 @@ def _infeasible(space, programme, pairs, costs, bounds, table, peaks, highest):
       *programme.constraints(over=1),
       LinearConstraint(limits, -np.inf, room),
     ],
-    integrality=np.r_[np.ones(size), 0.0],
+    integrality=np.r_[programme.integrality, 0.0],
     bounds=Bounds(np.r_[np.zeros(size), -np.inf], np.r_[highest, np.inf]),
     options={"mip_rel_gap": 0.0},
   )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nasjax.errors import InputError, nearest
 from nasjax.reader import number, read_json, whole
@@ -55,6 +55,46 @@ def _field(value: Any, name: str, kind: type, where: str) -> Any:
   return value[name]
 
 
+class Stated(NamedTuple):
+  """What a genotype.json states, whether or not its space is known here."""
+
+  space: str
+  arguments: dict[str, Any]
+  choices: dict[str, list[str]]
+
+
+def stated(value: Any, where: str) -> Stated:
+  """Checks the form of a genotype.json's content, not its space.
+
+  Args:
+    value: the JSON value.
+    where: what messages call it.
+
+  Returns:
+    The space's name, its arguments and the choices.
+
+  Raises:
+    InputError: names the field that is wrong.
+  """
+  found = _field(value, "format", str, where)
+  if found != FORMAT:
+    raise InputError(
+      f"{where} format",
+      f"{found[:40]!r} is not {FORMAT!r}",
+      "this version reads no other",
+    )
+  described = _field(value, "space", dict, where)
+  name = _field(described, "name", str, f"{where} space")
+  arguments = _field(described, "arguments", dict, f"{where} space")
+  choices = _field(value, "choices", dict, where)
+  for group, row in choices.items():
+    if not isinstance(row, list) or not all(isinstance(c, str) for c in row):
+      raise InputError(
+        f"{where} choices.{group[:40]}", "must be a list of candidate names"
+      )
+  return Stated(name, arguments, choices)
+
+
 def from_json(
   value: Any, where: str, constructors: Mapping[str, Any]
 ) -> spaces.Architecture:
@@ -71,15 +111,13 @@ def from_json(
   Raises:
     InputError: names the field that is wrong.
   """
-  found = _field(value, "format", str, where)
-  if found != FORMAT:
+  name, given, choices = stated(value, where)
+  if name not in constructors and ":" in name:
     raise InputError(
-      f"{where} format",
-      f"{found[:40]!r} is not {FORMAT!r}",
-      "this version reads no other",
+      f"{where} space.name",
+      f"{name[:60]} is a user's own, which only its run folder may name",
+      "read it from the run folder it was made in",
     )
-  described = _field(value, "space", dict, where)
-  name = _field(described, "name", str, f"{where} space")
   if name not in constructors:
     raise InputError(
       f"{where} space.name",
@@ -87,7 +125,7 @@ def from_json(
       nearest(name, constructors),
     )
   arguments = _arguments(
-    _field(described, "arguments", dict, f"{where} space"),
+    given,
     constructors[name],
     f"{where} space.arguments",
   )
@@ -95,12 +133,6 @@ def from_json(
     space = constructors[name](**arguments)
   except (ValueError, TypeError) as error:
     raise InputError(f"{where} space.arguments", str(error)) from None
-  choices = _field(value, "choices", dict, where)
-  for group, row in choices.items():
-    if not isinstance(row, list) or not all(isinstance(c, str) for c in row):
-      raise InputError(
-        f"{where} choices.{group[:40]}", "must be a list of candidate names"
-      )
   try:
     found = spaces.architecture(space, choices)
     spaces.check_connected(found)
@@ -116,10 +148,19 @@ def _arguments(given, constructor, where):
     place = f"{where}.{name[:40]}"
     if name not in known:
       raise InputError(place, "unknown argument", nearest(name, known))
-    if isinstance(known[name].default, str):
+    default = known[name].default
+    if isinstance(default, str):
       if not isinstance(value, str):
         raise InputError(place, "must be a name")
-    elif isinstance(known[name].default, tuple):
+    elif isinstance(default, bool):
+      if not isinstance(value, bool):
+        raise InputError(place, "must be true or false")
+    elif isinstance(default, tuple) and default and isinstance(default[0], str):
+      names = isinstance(value, list) and len(value) <= 8
+      if not names or not all(isinstance(v, str) for v in value):
+        raise InputError(place, "must be a list of names")
+      value = tuple(value)
+    elif isinstance(default, tuple):
       if not isinstance(value, list) or len(value) > 8:
         raise InputError(place, "must be a list of whole numbers")
       value = tuple(_size(v, place) for v in value)
@@ -152,13 +193,36 @@ def read(
   Raises:
     InputError: names the file and the field that is wrong.
   """
-  path = Path(path)
-  if path.is_dir():
-    path = path / "genotype.json"
-  value = read_json(path)
+  path, value = _read(path)
   architecture = from_json(value, str(path), constructors)
   _check_numbers(value, str(path))
   return architecture, value
+
+
+def read_stated(path: str | Path) -> tuple[Stated, dict[str, Any]]:
+  """Reads what genotype.json, or the one of a run folder, states.
+
+  Its space is not made: choices are not checked against it.
+
+  Args:
+    path: of the file or the folder.
+
+  Returns:
+    (what it states, the whole JSON value).
+
+  Raises:
+    InputError: names the file and the field that is wrong.
+  """
+  path, value = _read(path)
+  found = stated(value, str(path))
+  _check_numbers(value, str(path))
+  return found, value
+
+
+def _read(path: str | Path) -> tuple[Path, Any]:
+  path = Path(path)
+  path = path / "genotype.json" if path.is_dir() else path
+  return path, read_json(path)
 
 
 def _check_numbers(value, where):

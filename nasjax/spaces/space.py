@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import products
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.types import (
   Array,
@@ -27,6 +28,7 @@ from nasjax.types import (
 )
 
 Limit = Constraint | tuple[Metric, float]
+ADDITIVE = ("sum", "products")  # forms of metrics
 
 
 class Architecture(NamedTuple):
@@ -244,12 +246,16 @@ def random_choices(
 
 
 class AdditiveCosts(NamedTuple):
-  """A metric as constant + the sum of one table entry an edge (float64)."""
+  """A metric as constant + the sum of one table entry an edge (float64).
+
+  Of the form "products" also of one entry for combinations of choices.
+  """
 
   constant: float
   tables: dict[str, np.ndarray]  # f64[E, K]
   # By group: which candidate is `none`, and the space's kept sets.
   kept: Mapping[str, tuple[int, tuple]] = {}
+  products: tuple[products.ProductTable, ...] = ()
 
   def of(self, choices: Choices) -> np.ndarray:
     """Values f64[...] of choices i32[..., E]."""
@@ -257,10 +263,16 @@ class AdditiveCosts(NamedTuple):
     for name, table in self.tables.items():
       row = np.asarray(choices[name])
       value = value + table[np.arange(len(table)), row].sum(-1)
-    return value
+    return value + sum(table.of(choices) for table in self.products)
 
   def extremes(self, masks: Masks) -> tuple[float, float]:
     """Smallest and largest value over all architectures."""
+    if self.products:
+      terms = [*self.products, *products.of_rows(self.tables)]
+      return (
+        self.constant + products.least(terms, masks),
+        self.constant + products.largest(terms, masks),
+      )
     low = high = self.constant
     for name, table in self.tables.items():
       mask = np.asarray(masks[name])
@@ -292,6 +304,9 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
   Raises:
     ValueError: the metric is not a sum over the choices.
   """
+  if metric.form == "products":
+    own = metric.terms
+    return AdditiveCosts(own.constant, own.tables, products=own.products)
   masks = {n: np.asarray(m) for n, m in space.masks.items()}
   base = {n: m.argmax(-1).astype(np.int32) for n, m in masks.items()}
   start = float(metric.exact(Architecture(space, base)))
@@ -378,7 +393,8 @@ def largest_costs(space: Space, metric: Metric) -> LargestCosts:
     for edge, k in zip(*np.nonzero(mask), strict=True):
       tables[name][edge, k] = value(name, edge, k)
   start = float(metric.exact(Architecture(space, base)))
-  exact = None if metric.tight else metric.exact
+  alone = metric.tight and metric.terms is None
+  exact = None if alone else metric.exact
   return LargestCosts(start, tables, base, exact, space)
 
 
@@ -405,7 +421,7 @@ Costs = AdditiveCosts | LargestCosts | OtherCosts
 
 def costs(space: Space, metric: Metric) -> Costs:
   """A metric's costs by choice, as its form has them."""
-  if metric.form == "sum":
+  if metric.form in ADDITIVE:
     return additive_costs(space, metric)
   if metric.form == "max":
     return largest_costs(space, metric)

@@ -21,7 +21,7 @@ def _without_affine(block: Block | None) -> Block | None:
   return None if block is None else block.clone(affine=False)
 
 
-def _shapes(block: Block | None) -> dict:
+def block_shapes(block: Block | None) -> dict:
   """Shapes of one block's variables."""
   if block is None or not block.workloads:
     return {"params": {}, "batch_stats": {}}
@@ -40,18 +40,18 @@ def init(plan: Plan, key: Key) -> dict:
   each block's own initialisation took longer than a short search.
   """
   trees: dict[str, Any] = {
-    name: _shapes(block) for name, block in plan.fixed.items()
+    name: block_shapes(block) for name, block in plan.fixed.items()
   }
 
   def stacked(block, repeats):
     return jax.tree.map(
       lambda s: jax.ShapeDtypeStruct((repeats, *s.shape), s.dtype),
-      _shapes(block),
+      block_shapes(block),
     )
 
   for s, stage in enumerate(plan.stages):
     parts = edge_variables.shapes(
-      stage, lambda block: _shapes(_without_affine(block))
+      stage, lambda block: block_shapes(_without_affine(block))
     )
     for name, block in stage.links.items():
       if stage.uneven is None:
@@ -59,9 +59,23 @@ def init(plan: Plan, key: Key) -> dict:
         continue
       for r in range(stage.repeats):
         own = _without_affine(stage.link(r, name))
-        trees[stage.uneven.name(r, name)] = _shapes(own)
+        trees[stage.uneven.name(r, name)] = block_shapes(own)
     trees[f"stage_{s}"] = parts
-  shapes = _transpose(trees)
+  return drawn(_transpose(trees), key)
+
+
+def drawn(shapes: Mapping, key: Key) -> dict:
+  """Variables of given shapes: kernels He-normal, the rest as it begins.
+
+  Args:
+    shapes: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`s. The last four
+      axes of a kernel are its own, two where its layer's name begins with
+      `linear`; those before are stacked layers.
+    key: consumed.
+
+  Returns:
+    Arrays in their place.
+  """
   leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
   sizes = [s.size if _name(p) == "kernel" else 0 for p, s in leaves]
   noise = jnp.split(

@@ -1,0 +1,34 @@
+"""The options of `nasjax retrain`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nasjax.cli.config import MAX_SEED, option
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+  """What `nasjax retrain` is told."""
+
+  epochs: int = option(60, "epochs", low=1, high=10**6)
+  batch_size: int = option(64, "images a step", low=1, high=10**6)
+  learning_rate: float = option(
+    0.05, "at the start (SGD, cosine to 0)", low=1e-9, high=1e6
+  )
+  label_smoothing: float = option(
+    0.1, "share of a label spread over all classes", low=0, high=0.99
+  )
+  drop_path: float = option(
+    0.0, "rate at which edges are dropped in the end", low=0, high=0.99
+  )
+  augment: str = option(
+    "auto",
+    "augmentation: auto (suits the data), none, or a list of flip, crop,"
+    " cutout",
+  )
+  inherit: bool = option(
+    False, "start from the supernet's weights instead of fresh ones"
+  )
+  seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
+  out: str | None = option(None, "run folder; default RUN/retrained")

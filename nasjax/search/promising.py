@@ -1,0 +1,90 @@
+"""Which of many candidates to evaluate next, by what is predicted of them."""
+
+from __future__ import annotations
+
+import jax
+import moocore
+import numpy as np
+
+from nasjax import pareto
+from nasjax.search import nsga2
+from nasjax.search.surrogate import Prediction
+from nasjax.types import Key
+
+__all__ = ["best", "choose", "violations"]
+
+_CANDIDATES = 500  # whose expected improvement is worked out
+
+_survivors = jax.jit(nsga2.survivors)
+
+
+def violations(guess: Prediction) -> np.ndarray:
+  """f64[N], above 0 where limits are rather broken than kept."""
+  return 0.5 - guess.feasible
+
+
+def best(
+  key: Key, values: np.ndarray, over: np.ndarray, size: int
+) -> np.ndarray:
+  """The order of survival of N points, see `nsga2.survivors`.
+
+  Args:
+    key: decides between equals; consumed.
+    values: f64[N, M].
+    over: f64[N], violations.
+    size: to which the points are padded, so that it compiles once however many
+      there are.
+
+  Returns:
+    i32[N].
+  """
+  more = size - len(values)
+  order = _survivors(
+    key,
+    np.pad(values, ((0, more), (0, 0))).astype(np.float32),
+    np.pad(over, (0, more)).astype(np.float32),
+    np.arange(size) < len(values),
+  )
+  return np.asarray(order)[: len(values)]
+
+
+def choose(
+  key: Key,
+  guess: Prediction,
+  known: np.ndarray,
+  over: np.ndarray,
+  count: int,
+  size: int,
+) -> np.ndarray:
+  """One after the other the point that is expected to add most hypervolume.
+
+  Each is taken as if it turned out as predicted (the kriging believer of
+  Ginsbourger et al. 2010, with `pareto.expected_improvement`).
+
+  Args:
+    key: decides between equals; consumed.
+    guess: of N candidates.
+    known: f64[E, M], objectives of the points evaluated.
+    over: f64[E], their violations.
+    count: the most points to choose.
+    size: see `best`.
+
+  Returns:
+    i64[count or N], indices of candidates.
+  """
+  # Who would survive if it turned out better than expected.
+  hoped = guess.mean - guess.deviation
+  left = best(key, hoped, violations(guess), size)[:_CANDIDATES]
+  kept = known[over <= 0] if (over <= 0).any() else known
+  reference = kept.max(0)
+  front = kept[moocore.is_nondominated(kept, keep_weakly=False)]
+  chosen = []
+  for _ in range(min(count, len(left))):
+    gain = guess.feasible[left] * pareto.expected_improvement(
+      guess.mean[left], guess.deviation[left], front, reference
+    )
+    most = int(gain.argmax())
+    chosen.append(int(left[most]))
+    front = np.concatenate([front, guess.mean[left[most]][None]])
+    left = np.delete(left, most)
+  return np.array(chosen, np.int64)

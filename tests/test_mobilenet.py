@@ -1,0 +1,526 @@
+"""MobileNet: published counts, mixing in weight space, factorised costs."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nasjax import (
+  export,
+  hardware,
+  objectives,
+  relaxations,
+  search,
+  spaces,
+)
+from nasjax.cli.main import main
+from nasjax.errors import InputError
+from nasjax.hardware import memory, products
+from nasjax.layers.convolution import conv
+from nasjax.search import genes
+from nasjax.spaces import genotype, mobilenet_supernet
+from nasjax.spaces import space as space_tools
+from nasjax.types import Sampled
+
+SMALL = dict(
+  channels=8,
+  image_shape=(8, 8, 1),
+  num_classes=3,
+  expansions=(2, 3),
+  kernels=(3, 5),
+  stage_channels=(16, 24, 32),
+  stage_depths=(1, 2, 1),
+  stage_strides=(1, 1, 1, 2),
+  head_channels=16,
+)
+MNASNET = dict(
+  stage_channels=(16, 24, 40, 80, 96, 192, 320),
+  stage_depths=(1, 3, 3, 3, 2, 4, 1),
+  stage_strides=(2, 1, 2, 2, 2, 1, 2, 1),
+  activation="relu",
+  activations=("relu",),
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+  return spaces.mobilenet(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def wide():
+  """Widths are chosen too, and kernels are one."""
+  return spaces.mobilenet(
+    **{**SMALL, "channels": 32, "squeeze_excite": ("yes",)},
+    widths=(50, 100),
+    shared_kernels=True,
+  )
+
+
+@pytest.fixture(scope="module")
+def images():
+  return np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("f4")
+
+
+def drawn(space, seed):
+  rows = space_tools.random_choices(space, np.random.default_rng(seed), 1)
+  return spaces.architecture(space, {n: r[0] for n, r in rows.items()})
+
+
+def uniform(space):
+  return {n: m / m.sum(-1, keepdims=True) for n, m in space.masks.items()}
+
+
+def same(space, **names):
+  """The architecture with one candidate in every row of a group."""
+  return spaces.architecture(
+    space, {n: [names[n]] * g.edges for n, g in space.groups.items()}
+  )
+
+
+def module_parameters(architecture):
+  space = architecture.space
+  shape = (1, *space.arguments["image_shape"])
+  found = jax.eval_shape(
+    lambda x: space.build(architecture).init(jax.random.key(0), x),
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+  )
+  return sum(v.size for v in jax.tree.leaves(found["params"]))
+
+
+def test_mobilenet_v2_has_its_published_counts():
+  """torchvision's mobilenet_v2: 3,504,872 parameters, 300,774,272 MACs."""
+  space = spaces.mobilenet(
+    image_shape=(224, 224, 3),
+    num_classes=1000,
+    activations=("relu6", "hswish"),
+  )
+  found = same(
+    space,
+    depth="keep",
+    expansion="6",
+    kernel="3",
+    squeeze_excite="no",
+    activation="relu6",
+  )
+  assert hardware.params(space).exact(found) == 3504872
+  assert module_parameters(found) == 3504872
+  assert hardware.macs(space).exact(found) == 300774272
+  assert hardware.macs(space).expected(found.one_hot()) == pytest.approx(
+    300774272, rel=1e-6
+  )
+
+
+def test_mnasnet_b1_has_its_published_counts():
+  """torchvision's mnasnet1_0: 4,383,312 parameters, 314.4 M MACs."""
+  space = spaces.mobilenet(
+    image_shape=(224, 224, 3), num_classes=1000, **MNASNET
+  )
+  depths = MNASNET["stage_depths"][1:]
+
+  def stages(names):
+    return [n for n, d in zip(names, depths, strict=True) for _ in range(d)]
+
+  found = spaces.architecture(
+    space,
+    {
+      "depth": ["keep"] * space.groups["depth"].edges,
+      "squeeze_excite": ["no"] * space.groups["squeeze_excite"].edges,
+      "expansion": stages("336666"),
+      "kernel": stages("355353"),
+    },
+  )
+  assert hardware.params(space).exact(found) == 4383312
+  assert module_parameters(found) == 4383312
+  assert hardware.macs(space).exact(found) == pytest.approx(314.4e6, abs=5e4)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_mixing_kernels_equals_mixing_outputs(shared):
+  """A depthwise convolution is linear in its kernel: 3x3, 5x5 and 7x7."""
+  space = spaces.mobilenet(
+    **{**SMALL, "kernels": (3, 5, 7)}, shared_kernels=shared
+  )
+  layer = space.parts["stage_2_layer_0"]
+  params = space.init(jax.random.key(0))["params"]["stage_2_layer_0"]
+  rng = np.random.default_rng(0)
+  weights = jnp.asarray(rng.dirichlet(np.ones(3)), jnp.float32)
+  channels = int(layer.hidden.max())
+  x = jnp.asarray(rng.normal(size=(2, 9, 8, channels)), jnp.float32)
+
+  def convolved(kernel):
+    margin = len(kernel) // 2
+    return conv(
+      x, kernel, (2, 2), [(margin, margin)] * 2, feature_group_count=channels
+    )
+
+  total = 0.0
+  for weight, k in zip(weights, (3, 5, 7), strict=True):
+    margin = (7 - k) // 2
+    kernel = params[f"depthwise_{7 if shared else k}"]["kernel"]
+    if shared:
+      kernel = kernel[margin : 7 - margin, margin : 7 - margin]
+    total += weight * convolved(kernel)
+  mixed = mobilenet_supernet.expected_kernel(layer, params, {"kernel": weights})
+  np.testing.assert_allclose(convolved(mixed), total, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "name, seeds",
+  [("small", 1), pytest.param("wide", 2, marks=pytest.mark.slow)],
+)
+def test_the_restricted_supernet_equals_the_network_alone(
+  name, seeds, request, images
+):
+  """Outputs, gradients and running statistics, at 1e-5 of their size."""
+  space = request.getfixturevalue(name)
+  rng = np.random.default_rng(5)
+  variables = jax.device_get(space.init(jax.random.key(0)))
+  # Running statistics as after training, or evaluation would tell little.
+  variables["batch_stats"] = jax.tree.map(
+    lambda v: v + 0.5 * rng.random(v.shape).astype("f4"),
+    variables["batch_stats"],
+  )
+
+  def stepped(apply):
+    """Of params: their gradient, outputs, statistics; then in evaluation."""
+
+    def loss(params, stats, *rest):
+      own = {"params": params, "batch_stats": stats}
+      outputs, new = apply(own, True, *rest)
+      return (outputs**2).sum(), (outputs, new)
+
+    def run(own, *rest):
+      gradient, (outputs, new) = jax.grad(loss, has_aux=True)(
+        own["params"], own["batch_stats"], *rest
+      )
+      return gradient, outputs, new, apply(own, False, *rest)[0]
+
+    return jax.jit(run)
+
+  supernet = stepped(
+    lambda own, train, sampled: space.apply(own, sampled, images, train)
+  )
+  for seed in range(seeds):
+    one = drawn(space, seed)
+    network, own = space.build(one), space.extract(variables, one)
+
+    def alone(own, train, network=network):
+      if not train:
+        return network.apply(own, images), None
+      outputs, new = network.apply(own, images, True, mutable=["batch_stats"])
+      return outputs, new["batch_stats"]
+
+    gradient, outputs, new, evaluated = jax.device_get(stepped(alone)(own))
+    for sampled in (Sampled(one.one_hot()), one.sampled())[: seed + 1]:
+      slopes, full, moved, full_evaluated = jax.device_get(
+        supernet(variables, sampled)
+      )
+      close(full, outputs)
+      close(full_evaluated, evaluated)
+      found = space.extract({"params": slopes, "batch_stats": moved}, one)
+      close(found["batch_stats"], new)
+      close(without_affine(found["params"]), without_affine(gradient))
+
+
+def test_sampled_paths_are_the_one_hot_weights(small):
+  """What is not executed is 0 in value; the gradient is that of the weights."""
+  weights = jnp.asarray([[0.5, 0.3, 0.2]])
+  paths = jnp.asarray([[2, 0]])
+
+  def executed(weights):
+    return mobilenet_supernet._executed(Sampled({"g": weights}, {"g": paths}))[
+      "g"
+    ]
+
+  np.testing.assert_allclose(executed(weights), [[0.5, 0.0, 0.2]], rtol=1e-6)
+  slope = jax.grad(lambda w: executed(w).sum())(weights)
+  np.testing.assert_array_equal(slope, [[1.0, 1.0, 1.0]])
+
+
+def without_affine(tree):
+  """Only what the supernet's searched layers have."""
+  return {
+    layer: {n: v for n, v in parts.items() if not n.startswith("norm")}
+    for layer, parts in tree.items()
+  }
+
+
+def close(found, wanted):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(b).max()))
+    ),
+    found,
+    wanted,
+  )
+
+
+def test_gradients_reach_every_choice(small, images):
+  """Of sampled paths too: no factor is left out of the forward pass."""
+  variables = small.init(jax.random.key(0))
+  relaxation = relaxations.gdas()
+  masks = {n: jnp.asarray(m) for n, m in small.masks.items()}
+  logits = relaxation.init(jax.random.key(1), masks)
+
+  @jax.jit
+  def slopes(logits):
+    def loss(logits):
+      sampled = relaxation.sample(jax.random.key(2), logits, masks, 0)
+      outputs, _ = small.apply(variables, sampled, images, True)
+      return (outputs[:, 0] ** 2).sum()
+
+    return jax.grad(loss)(logits)
+
+  for name, slope in slopes(logits).items():
+    assert np.isfinite(slope).all()
+    assert (np.abs(slope).max(-1) > 1e-7).mean() > 0.6, name
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  """Two searched layers: 16 x 32 networks."""
+  return spaces.mobilenet(
+    **{
+      **SMALL,
+      "stage_channels": (16, 24),
+      "stage_depths": (1, 2),
+      "stage_strides": (1, 1, 2),
+    }
+  )
+
+
+def everything(space):
+  """All architectures."""
+  counts = genes.cardinalities(space.masks)
+  for row in itertools.product(*(range(n) for n in counts)):
+    yield genes.architecture(space, np.array(row, np.int32))
+
+
+def metrics_of(space):
+  device = hardware.device("cortex-a76")
+  return [
+    device.latency(space),
+    device.peak_sram(space),
+    device.working_set(space),
+    hardware.params(space),
+  ]
+
+
+def test_expected_costs_are_the_mean_over_all_networks(tiny):
+  """Multilinear forms, and the mean of a largest layer."""
+  rng = np.random.default_rng(0)
+  weights = {
+    n: rng.dirichlet(np.ones(len(g.candidates)), g.edges)
+    for n, g in tiny.groups.items()
+  }
+  found = metrics_of(tiny)
+  mean = np.zeros(len(found))
+  for one in everything(tiny):
+    chance = np.prod(
+      [w[np.arange(len(w)), one.choices[n]].prod() for n, w in weights.items()]
+    )
+    mean += chance * np.array([m.exact(one) for m in found])
+  weights = {n: jnp.asarray(w, jnp.float32) for n, w in weights.items()}
+  for metric, wanted in zip(found, mean, strict=True):
+    assert float(metric.expected(weights)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["small", "wide"])
+def test_costs_of_a_network_are_its_own(name, request):
+  """Against the module, the workloads in order, and the best schedule."""
+  space = request.getfixturevalue(name)
+  device = hardware.device("cortex-a76")
+  bits = device.profile.bits
+  latency, peak = device.latency(space), device.peak_sram(space)
+  parameters = hardware.params(space)
+  costs = {m: space_tools.costs(space, m) for m in (latency, peak)}
+  for seed in range(8):
+    one = drawn(space, seed)
+    assert parameters.exact(one) == module_parameters(one)
+    assert peak.exact(one) == memory.peak_bytes(one, bits).peak_bytes
+    for metric in (latency, peak, parameters):
+      assert float(metric.expected(one.one_hot())) == pytest.approx(
+        metric.exact(one), rel=1e-5
+      )
+    for metric, read in costs.items():
+      value = read.of({n: r[None] for n, r in one.choices.items()})
+      np.testing.assert_allclose(value, [metric.exact(one)])
+
+
+@settings(max_examples=8)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.05, 0.9))
+def test_decisions_are_exact(tiny, seed, share):
+  """The most probable of all 512 networks within two limits."""
+  latency, peak, *_ = metrics_of(tiny)
+  rng = np.random.default_rng(seed)
+  weights = {
+    n: rng.dirichlet(np.ones(len(g.candidates)), g.edges)
+    for n, g in tiny.groups.items()
+  }
+  rows = list(everything(tiny))
+  times = np.array([latency.exact(a) for a in rows])
+  sizes = np.array([peak.exact(a) for a in rows])
+  bounds = float(np.quantile(times, share)), float(np.quantile(sizes, 0.8))
+  good = (times <= bounds[0]) & (sizes <= bounds[1])
+  if not good.any():
+    return
+  logs = np.array(
+    [
+      sum(
+        np.log(w[np.arange(len(w)), a.choices[n]]).sum()
+        for n, w in weights.items()
+      )
+      for a in rows
+    ]
+  )
+  found = tiny.decide(weights, [(latency, bounds[0]), (peak, bounds[1])])
+  assert latency.exact(found) <= bounds[0] and peak.exact(found) <= bounds[1]
+  score = sum(
+    np.log(w[np.arange(len(w)), found.choices[n]]).sum()
+    for n, w in weights.items()
+  )
+  assert score == pytest.approx(logs[good].max())
+
+
+def test_limits_that_nothing_keeps_name_the_smallest_value(wide):
+  latency = hardware.device("cortex-a76").latency(wide)
+  low, high = space_tools.costs(wide, latency).extremes(wide.masks)
+  assert low < high
+  with pytest.raises(InputError, match=f"smallest reachable.*{low:.6g}"):
+    wide.decide(uniform(wide), [(latency, 0.9 * low)])
+  found = wide.decide(uniform(wide), [(latency, low * (1 + 1e-6))])
+  assert latency.exact(found) == pytest.approx(low)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=10)
+def test_least_and_largest_sums_of_tables_that_share_choices(seed):
+  rng = np.random.default_rng(seed)
+  places = [(("w", 0), ("a", 0)), (("w", 0), ("w", 1)), (("a", 1), ("w", 1))]
+  sizes = {"w": 3, "a": 2}
+  tables = [
+    products.ProductTable(p, rng.normal(size=[sizes[g] for g, _ in p]))
+    for p in places
+  ]
+  masks = {"w": np.ones((2, 3), bool), "a": np.ones((2, 2), bool)}
+  masks["w"][1, rng.integers(3)] = False
+  sums = [
+    sum(products.one(t, {"w": w, "a": a}) for t in tables)
+    for w in itertools.product(range(3), repeat=2)
+    for a in itertools.product(range(2), repeat=2)
+    if masks["w"][1, w[1]]
+  ]
+  assert products.least(tables, masks) == pytest.approx(min(sums))
+  assert products.largest(tables, masks) == pytest.approx(max(sums))
+
+
+def test_rules_of_a_device_close_factors(small):
+  """An activation that a device lacks is closed; the rest stays open."""
+  dsp = hardware.device("hexagon-hvx")
+  masks = hardware.closed([dsp], small)
+  hswish = small.groups["activation"].candidates.index("hswish")
+  assert not masks["activation"][:, hswish].any()
+  assert masks["activation"][:, 1 - hswish].all()
+  assert masks["expansion"].all() and masks["kernel"].all()
+  assert any("activation hswish" in line for line in dsp.warnings(small))
+
+
+def test_genotypes_come_back(wide, tmp_path):
+  one = drawn(wide, 3)
+  value = genotype.to_json(one, metrics={}, limits={}, seed=0)
+  (tmp_path / "genotype.json").write_text(json.dumps(value))
+  again, _ = genotype.read(tmp_path, {"mobilenet": spaces.mobilenet})
+  assert again.space.arguments == wide.arguments
+  for group, row in one.choices.items():
+    np.testing.assert_array_equal(again.choices[group], row)
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    (dict(shared_kernels=1), "true or false"),
+    (dict(activations=["relu", 3]), "list of names"),
+    (dict(activations=["relu", "swish"]), "did you mean hswish"),
+    (dict(kernels=[3, 4]), "odd"),
+    (dict(expansions=[1, 6]), "2 to 16"),
+    (dict(stage_depths=[2, 2, 1]), "begin with 1"),
+    (dict(stage_strides=[1, 2]), "stage_strides"),
+    (dict(image_shape=[1, 1, 1]), "too small"),
+  ],
+)
+def test_bad_arguments_are_refused(wide, change, said):
+  value = genotype.to_json(drawn(wide, 0), metrics={}, limits={}, seed=0)
+  value = json.loads(json.dumps(value))
+  value["space"]["arguments"].update(change)
+  with pytest.raises(InputError, match=said):
+    genotype.from_json(value, "g.json", {"mobilenet": spaces.mobilenet})
+
+
+@pytest.mark.parametrize(
+  "side, strides",
+  [(224, 5), (128, 5), (64, 4), (32, 3), (28, 3), (8, 1), (4, 0)],
+)
+def test_strides_suit_the_image(side, strides):
+  found = spaces.mobilenet(image_shape=(side, side, 3))
+  assert found.arguments["stage_strides"].count(2) == strides
+  last = found.parts["head"].workloads[0]
+  assert last.height >= 4
+
+
+def test_the_network_exports_to_onnx(wide, images):
+  """Squeeze-and-excite and residuals; ONNX Runtime against JAX."""
+  pytest.importorskip("onnxruntime")
+  one = same(
+    wide,
+    width="0.5",
+    depth="keep",
+    expansion="3",
+    kernel="5",
+    activation="relu",
+  )
+  network = wide.build(one)
+  own = wide.extract(wide.init(jax.random.key(0)), one)
+  model = export.network(network, own, (8, 8, 1))
+  assert export.parity(model, network, own, images) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("relaxation", ["softmax", "gdas", "proxyless"])
+def test_a_gradient_search_learns(small, relaxation, batches):
+  """A latency objective alone leads to small choices."""
+  latency = hardware.device("cortex-a76").latency(small)
+  made = search.differentiable(
+    small,
+    relaxation=getattr(relaxations, relaxation)(),
+    objectives=[objectives.cross_entropy(), objectives.metric(latency)],
+  )
+  train, valid = batches((8, 8, 1), classes=3)
+  state = made.init(jax.random.key(0))
+  for _ in range(3):
+    state, info = made.update(state, train, valid)
+    assert bool(info.finite)
+  assert float(info.costs["latency_ms"]) > 0
+
+
+@pytest.mark.slow
+def test_a_search_of_the_command_line(tmp_path, capsys):
+  """Digits, a latency limit on a device; the decision keeps it."""
+  out = tmp_path / "run"
+  code = main(
+    [
+      "search",
+      *("--space", "mobilenet", "--channels", "8", "--cells", "1"),
+      *("--data", "digits", "--device", "cortex-a76"),
+      *("--limit", "latency_ms=0.2", "--epochs", "2", "--out", str(out)),
+    ]
+  )
+  assert code == 0, capsys.readouterr()
+  value = json.loads((out / "genotype.json").read_text())
+  assert value["space"]["name"] == "mobilenet"
+  assert value["metrics"]["latency_ms"]["value"] <= 0.2
