@@ -131,6 +131,11 @@ def choices(
   }
 
 
+def covered(by: np.ndarray, points: np.ndarray) -> float:
+  """The share of points that some point of `by` dominates or equals."""
+  return float((by[:, None] <= points[None]).all(-1).any(0).mean())
+
+
 def show(row: Mapping[str, Any], sources: Mapping[str, str]) -> None:
   """Prints what the functions above say of one front, and whence it is."""
   print(f"  {'band':<12} networks  accuracy (%)  latency (ms)   energy (mJ)")

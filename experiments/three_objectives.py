@@ -8,13 +8,14 @@ search evaluates 40% of its networks at random and the others where they are
 expected to add most hypervolume. Random search gets as many unique networks.
 
     python experiments/three_objectives.py [--data fashion-mnist] [--seeds 3] \
-        [--device raspberry-pi-4 --device edge-npu] [--evaluations 150] \
-        [--images 4096] [--json]
+        [--device raspberry-pi-4 --device jetson-orin-nano] \
+        [--evaluations 150] [--images 4096] [--json]
 
 Hypervolume is that of (error, latency, energy), the error over that of
 guessing and each cost on 0..1 over its range in the whole space, up to the
 reference (1, 1, 1). `test` scores the same fronts anew on test images, which
 neither search saw. Bands, slopes and choices are those of the staged front.
+Images of 28 pixels or more are halved, so that it takes minutes.
 
 No figures yet: it has not been run to its end.
 """
@@ -24,29 +25,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import front_reading as reading
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+import path_supernet
+from path_supernet import Score
 
-from nasjax import data, hardware, pareto, search, spaces
+from nasjax import data, hardware, pareto, spaces
 from nasjax.errors import BAD_INPUT, InputError, one_line
 from nasjax.hardware import features
 from nasjax.search import genes as genetics
 from nasjax.search import nsga2, ranking, staged
 from nasjax.search import surrogate as surrogates
-from nasjax.search.shared import default_optimizer, supernet
 from nasjax.spaces import space as space_tools
 from nasjax.types import Evolution
 
-CHANNELS, NODES, STAGES = 8, 3, 2
-EPOCHS, BATCH, RATE = 40, 64, 0.05  # of the supernet
+CHANNELS, NODES, STAGES = 16, 2, 3
 FIRST, STEP = 0.4, 15  # staged: share at random; networks between two fits
-CHUNK = 15  # networks scored by one call
 PERCENTILE = 30.0  # of random networks' costs: the limits of the choices
 
 
@@ -78,10 +75,6 @@ class Front(NamedTuple):
   evaluations: int  # unique networks behind it
 
 
-# genes i32[N, G] -> accuracies f64[N]
-Score = Callable[[np.ndarray], np.ndarray]
-
-
 def costs_on(space: Any, name: str, drawn: dict[str, np.ndarray]) -> Costs:
   device = hardware.device(name)
   metrics = device.latency(space), device.energy(space)
@@ -89,98 +82,6 @@ def costs_on(space: Any, name: str, drawn: dict[str, np.ndarray]) -> Costs:
   extremes = np.array([t.extremes(space.masks) for t in tables]).T
   costs = Costs(name, metrics, tables, extremes, np.zeros((0, 2)))
   return costs._replace(drawn=costs.of(drawn))
-
-
-def images_of(dataset, count: int, seed: int) -> dict[str, data.Images]:
-  """Training and validation images, half of `count` each, and as many to test.
-
-  No image stands in two of them.
-  """
-  half, rows = count // 2, len(dataset.train.labels)
-  if dataset.test is None or 2 * half > 0.9 * rows:
-    raise InputError(
-      f"--data {dataset.name}",
-      f"has {rows} training images and"
-      f" {'no' if dataset.test is None else 'some'} test images;"
-      f" a test set and {2 * half / 0.9:.0f} are needed",
-      "lower --images",
-    )
-  # Equal images stay together: the halves may be a few rows off, so a tenth
-  # more are split, and all that is over is left.
-  drawn = np.random.default_rng(seed).permutation(rows)[: int(2.2 * half)]
-  train, valid = data.split(
-    data.Images(*(a[drawn] for a in dataset.train)), seed=seed
-  )
-  sets = {"train": train, "valid": valid, "test": dataset.test}
-  return {
-    n: data.Images(*(a[:half] for a in images)) for n, images in sets.items()
-  }
-
-
-def supernet_trainer(space, images: int):
-  """(key, training images, mean, std) -> variables; and its steps.
-
-  Each step trains one uniform path (Guo et al. 2020, section 3.2).
-  """
-  each = images // BATCH
-  steps = EPOCHS * each
-  network = supernet(
-    space,
-    optimizer=default_optimizer(optax.cosine_decay_schedule(RATE, steps)),
-    remat=None,
-    activations=jnp.float32,
-    name="three_objectives",
-  )
-  counts = genetics.cardinalities(space.masks)
-
-  @jax.jit
-  def train(key, pool, mean, std):
-    start, order, draws = jax.random.split(key, 3)
-    rows = jax.vmap(lambda k: data.epoch_indices(k, images, each, BATCH))(
-      jax.random.split(order, EPOCHS)
-    )
-
-    def step(shared, drawn):
-      row, genes = drawn
-      path = genetics.one_path(
-        space.masks, genetics.to_choices(space.masks, genes)
-      )
-      batch = data.gather(pool, row, mean, std)
-      return network.weight_step(shared, path, batch)[0], None
-
-    drawn = rows.reshape(steps, BATCH), genetics.random(draws, counts, steps)
-    return jax.lax.scan(step, network.init(start), drawn)[0].variables
-
-  return train, steps
-
-
-def scorer(space):
-  """(variables, training images, others, statistics) -> Score.
-
-  One program for all networks, weights and images of one size.
-  """
-
-  @jax.jit
-  def accuracy(variables, choices, train, images, statistics):
-    of = search.population_accuracy(
-      space, train, images, statistics, calibration_batches=2
-    )
-    return of(variables, choices)
-
-  def make(variables, train, images, statistics) -> Score:
-    def score(points):
-      found = []
-      for first in range(0, len(points), CHUNK):
-        part = points[first : first + CHUNK]
-        rows = np.resize(part, (CHUNK, part.shape[1]))
-        choices = genetics.to_choices(space.masks, rows)
-        scores = accuracy(variables, choices, train, images, statistics)
-        found.append(np.asarray(scores)[: len(part)])
-      return np.concatenate(found).astype(np.float64)
-
-    return score
-
-  return make
 
 
 def staged_search(space, costs: Costs, reference, evaluations: int):
@@ -216,7 +117,12 @@ def staged_search(space, costs: Costs, reference, evaluations: int):
 
 
 def run_search(
-  space, evolution: Evolution, key, score: Score, costs: Costs, count: int
+  space,
+  evolution: Evolution,
+  key,
+  score: Score,
+  costs: Costs,
+  count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """(genes i32[N, G], objectives f64[N, 3]) of `count` unique networks."""
   state, genes, values = evolution.init(key), [], []
@@ -250,13 +156,8 @@ def volume(points: np.ndarray, costs: Costs, classes: int) -> float:
   return pareto.hypervolume(scaled, np.ones(3))
 
 
-def covered(by: np.ndarray, points: np.ndarray) -> float:
-  """The share of points that some point of `by` dominates or equals."""
-  return float((by[:, None] <= points[None]).all(-1).any(0).mean())
-
-
 def run(found: argparse.Namespace) -> dict[str, Any]:
-  dataset = data.load(found.data)
+  dataset = path_supernet.halved(data.load(found.data))
   space = spaces.edge(
     image_shape=data.shape(dataset.train),
     num_classes=dataset.num_classes,
@@ -276,11 +177,11 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
     population=found.evaluations,
     capacity=found.evaluations,
   )
-  train, steps = supernet_trainer(space, found.images // 2)
-  make_score = scorer(space)
+  train, steps = path_supernet.trainer(space, found.images)
+  make_score = path_supernet.scorer(space)
   rows = []
-  for seed in range(found.seeds):
-    images = images_of(dataset, found.images, seed)
+  for seed in range(found.first_seed, found.first_seed + found.seeds):
+    images = path_supernet.images_of(dataset, found.images, seed)
     statistics = data.statistics(images["train"])
     weights, staging, drawing = jax.random.split(jax.random.key(seed), 3)
     variables = train(weights, images["train"], *statistics)
@@ -301,7 +202,7 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
         fronts[name] = front_of(space, genes, values, costs, test)
       rows.append(compare(space, seed, steps, fronts, costs, dataset))
       print_row(rows[-1])
-      if not seed:
+      if seed == found.first_seed:
         reading.show(
           rows[-1], sources_of(costs, len(images["valid"].labels), found.data)
         )
@@ -361,8 +262,8 @@ def compare(
       n: volume(f.test, costs, classes) for n, f in fronts.items()
     },
     "covered": {
-      "random_by_staged": covered(own.points, chance.points),
-      "staged_by_random": covered(chance.points, own.points),
+      "random_by_staged": reading.covered(own.points, chance.points),
+      "staged_by_random": reading.covered(chance.points, own.points),
     },
     "points": [
       dict(zip(reading.NAMES, p, strict=True)) for p in own.points.tolist()
@@ -412,14 +313,21 @@ def main() -> int:
   parser.add_argument("--data", default="fashion-mnist")
   parser.add_argument("--device", action="append", help="may be repeated")
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument("--first-seed", type=int, default=0)
   parser.add_argument("--evaluations", type=int, default=150)
-  parser.add_argument("--images", type=int, default=4096, help="half train")
+  parser.add_argument("--images", type=int, default=4096, help="to train on")
   parser.add_argument("--json", action="store_true", help="last line: JSON")
   found = parser.parse_args()
-  found.device = found.device or ["raspberry-pi-4", "edge-npu"]
-  for name, least in (("seeds", 1), ("evaluations", 50), ("images", 512)):
+  found.device = found.device or ["raspberry-pi-4", "jetson-orin-nano"]
+  for name, least in (
+    ("seeds", 1),
+    ("first_seed", 0),
+    ("evaluations", 50),
+    ("images", 1024),
+  ):
     if getattr(found, name) < least:
-      parser.error(f"--{name} must be at least {least}")
+      flag = "--" + name.replace("_", "-")
+      parser.error(f"{flag} must be at least {least}")
   if len(set(found.device)) != len(found.device):
     parser.error("--device: one is named twice")
   try:

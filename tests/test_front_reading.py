@@ -89,3 +89,9 @@ def test_choices_keep_their_limits():
   }
   with pytest.raises(ValueError, match="no point is within the limits"):
     front_reading.choices(FRONT, latency_ms=0.5, energy_mj=12.0)
+
+
+def test_covered_counts_what_is_dominated_or_equal():
+  other = FRONT + np.array([[0.1], [0.0], [-0.01], [0.1], [0.1], [0.1]])
+  assert front_reading.covered(FRONT, other) == pytest.approx(5 / 6)
+  assert front_reading.covered(other, FRONT) == pytest.approx(2 / 6)
