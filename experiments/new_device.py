@@ -13,6 +13,17 @@ networks score +0.8, +0.8 and -0.4 points against the fresh ones (mean +0.4),
 with 25% of the steps (41 of 164 epochs), at 0.965, 1.000 and 0.732 of the new
 device's limit. The first device's own networks are no better on it than those
 that were searched for the other: the two rooflines rank alike.
+
+stm32f746 and jetson-orin-nano, whose rooflines rank random networks with a
+Spearman of 0.33 (`--own`, seeds 0 to 2), latency over each device's limit:
+
+    searched for       on stm32f746       on jetson-orin-nano
+    stm32f746          0.60 0.78 0.79     1.00 1.13 1.46
+    jetson-orin-nano   0.55 1.58 0.60     0.86 0.87 0.90
+
+Each keeps its own limit; jetson-orin-nano's networks are the faster ones on it
+in every seed, stm32f746's in one of three: below its limit nothing makes a
+network faster still.
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ def _guessed(problem, measured):
     ]
   )
   violations = np.array([0.0 if is_connected(a) else 1.0 for a in built])
+  if measured:
+    violations = np.maximum(violations, taken / 2.0 - 1.0)
   predict = predictors.fit(
     problem, predictors.surrogate(problem, costs, measured)
   )(genes[:60], values[:60], violations[:60])

@@ -1,4 +1,14 @@
-"""Predictors from few evaluations, NSGA-II on them, batches that promise."""
+"""Predictors from few evaluations, NSGA-II on them, batches that promise.
+
+CIFAR-10 of NAS-Bench-201, 360 evaluations of which 150 are random, seeds 0 to
+9, mean hypervolume over the true one, and NSGA-II's at as many:
+
+    objectives beside error         staged   NSGA-II
+    latency raspi4                  .99780   .99590
+    latency fpga                    .99868   .99604
+    latency gold_6226               .99804   .99576
+    latency raspi4, energy fpga     .99662   .99582
+"""
 
 from __future__ import annotations
 
