@@ -52,10 +52,12 @@ def main(seeds: str = "3") -> None:
     **common.options(EPOCHS, each),
   )
   _, one = common.run(made, single(limits[3], EPOCHS), 0, EPOCHS)
+  epochs = None
   for seed in range(int(seeds)):
     state, spent = common.run(made, front, seed, EPOCHS)
     ratio = spent / (MEMBERS * one)
-    epochs = max(2, round(ratio * EPOCHS))
+    # The first seed's for all, so that a search compiles once.
+    epochs = epochs or max(2, round(ratio * EPOCHS))
     print(
       f"seed {seed}: front {spent:.0f} s, one search {one:.0f} s: {ratio:.2f}"
       f" of {MEMBERS} searches, which get {epochs} epochs each",
