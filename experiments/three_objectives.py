@@ -184,7 +184,9 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
     images = path_supernet.images_of(dataset, found.images, seed)
     statistics = data.statistics(images["train"])
     weights, staging, drawing = jax.random.split(jax.random.key(seed), 3)
-    variables = train(weights, images["train"], *statistics)
+    variables = train(
+      weights, images["train"], *statistics, path_supernet.all_paths(space)
+    )
     score, test = (
       make_score(variables, images["train"], images[n], statistics)
       for n in ("valid", "test")

@@ -137,12 +137,29 @@ def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
   goes_on(out, tmp_path)
 
 
-def test_random_search_has_no_rival(npz, tmp_path):
+def test_random_search_has_no_rival_and_retrains_when_told(
+  npz, tmp_path, capsys
+):
   out = tmp_path / "a"
   words = ["search", "--strategy", "random", "--data", npz, *TINY, *SMALL]
+  words += ["--retrain", "2"]
   assert main([*words, "--out", str(out)]) == 0
   assert len(rows(out / run_folder.EVALUATIONS)) == 24
   assert "random_hypervolume" not in rows(out / run_folder.HYPERVOLUME)[0]
+  again = out / run_folder.AGAIN
+  found = (again / run_folder.RETRAINED).read_text()
+  assert 0 <= json.loads(found)["test_accuracy"] <= 1
+  assert len(rows(again / run_folder.METRICS)) == 2
+  # As if it had been stopped while it was retrained.
+  (again / run_folder.RETRAINED).unlink()
+  shutil.rmtree(again / checkpoint.FOLDER / "2")
+  capsys.readouterr()
+  for said in ("RESUMED 1\n", ""):
+    assert main(["resume", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "is finished" in shown and said in shown
+    assert ("epoch 2/2" in shown) == bool(said)
+    assert (again / run_folder.RETRAINED).read_text() == found
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,13 @@
-"""Every strategy of `nasjax search` on digits, stopped midway and gone on."""
+"""Every strategy of `nasjax search` on digits, stopped midway and gone on.
+
+And small searches that go on from each of their checkpoints.
+"""
 
 import csv
+import functools
 import json
 import os
+import shutil
 import signal
 import threading
 from contextlib import contextmanager
@@ -18,14 +23,30 @@ SHORT = (
   f"--space nasbench201 --channels 4 --cells 1 --limit macs={LIMIT}"
   f" --epochs {EPOCHS} --checkpoint-minutes 0.02"
 ).split()
-# Options, and how many checkpoints before its last one a run is stopped.
+# Options, how many checkpoints before its last one a run is stopped, and how
+# many random networks it is compared with.
 CASES = {
-  "differentiable": ([], EPOCHS * 5),
-  "enas": ([], EPOCHS * 5),
-  "hybrid": (["--population", "15", "--generations", "6"], 3),
-  "nsga2": (["--population", "15", "--generations", "6"], 3),
-  "random": (["--population", "15", "--generations", "6"], 3),
-  "staged": (["--predictor-samples", "50", "--generations", "6"], 3),
+  "differentiable": ([], EPOCHS * 5, 10),
+  "enas": ([], EPOCHS * 5, 10),
+  "hybrid": (["--population", "15", "--generations", "6"], 3, 90),
+  "nsga2": (["--population", "15", "--generations", "6"], 3, 90),
+  "random": (["--population", "15", "--generations", "6"], 3, 10),
+  "staged": (["--predictor-samples", "50", "--generations", "6"], 3, 140),
+}
+# Two epochs of three steps, and generations; each ends with a checkpoint.
+TINY = (
+  "--space nasbench201 --channels 2 --cells 1 --epochs 2 --batch-size 8"
+  " --checkpoint-minutes 0 --limit macs=50000"
+).split()
+BRED = "--population 6 --generations 3".split()
+SMALL = {
+  "differentiable": ([], 6),
+  "front": (["--front", "2", "--limit", "macs=40000..60000"], 6),
+  "enas": (["--controller-samples", "2"], 6),
+  "hybrid": ([*BRED, "--refine-every", "2"], 6 + 3),
+  "nsga2": (BRED, 6 + 3),
+  "random": (BRED, 6 + 3),
+  "staged": ([*BRED, "--predictor-samples", "10"], 6 + 1 + 3),
 }
 FILES = (
   *(run_folder.METRICS, run_folder.GENOTYPE, run_folder.BASELINES),
@@ -76,7 +97,7 @@ def interrupted(folder, step):
 def test_stopped_midway_on_digits_it_ends_with_the_same_bits(
   strategy, tmp_path, capsys
 ):
-  options, before = CASES[strategy]
+  options, before, rivals = CASES[strategy]
   words = ["search", "--strategy", strategy, *SHORT, *options, "--out"]
   whole, cut = tmp_path / "whole", tmp_path / "cut"
   assert main([*words, str(whole)]) == 0
@@ -94,4 +115,34 @@ def test_stopped_midway_on_digits_it_ends_with_the_same_bits(
   assert genotype["metrics"]["macs"]["value"] <= LIMIT
   assert genotype["metrics"]["valid_accuracy"]["value"] > 0.3
   names = [row["network"] for row in files[run_folder.BASELINES]]
-  assert names == ["decided", "best of 10 random"]
+  assert names == ["decided", f"best of {rivals} random"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_it_goes_on_from_any_checkpoint_with_the_same_bits(
+  name, npz, tmp_path, capsys, monkeypatch
+):
+  options, last = SMALL[name]
+  strategy = "differentiable" if name == "front" else name
+  whole = tmp_path / "whole"
+  with monkeypatch.context() as patch:
+    keep_all = functools.partial(checkpoint.save, keep=1000)
+    patch.setattr(checkpoint, "save", keep_all)
+    words = ["search", "--strategy", strategy, "--data", npz, *TINY, *options]
+    assert main([*words, "--out", str(whole)]) == 0
+  expected = result(whole)
+  steps = checkpoint.steps(whole / checkpoint.FOLDER)
+  assert steps == list(range(1, last + 1))
+  for step in (0, *steps):
+    cut = tmp_path / str(step)
+    shutil.copytree(whole, cut)
+    for path in FILES:
+      if path != run_folder.METRICS:
+        (cut / path).unlink(missing_ok=True)
+    for later in steps[step:]:
+      shutil.rmtree(cut / checkpoint.FOLDER / str(later))
+    capsys.readouterr()
+    assert main(["resume", str(cut)]) == 0
+    assert f"RESUMED {step}\n" in capsys.readouterr().out
+    assert result(cut) == expected

@@ -248,6 +248,13 @@ class SearchConfig:
     low=3,
     high=1000,
   )
+  retrain: int | None = option(
+    None,
+    "epochs that the decided network is trained alone at the end, and tested"
+    " then, as by nasjax retrain",
+    low=1,
+    high=10**6,
+  )
   device_batch: int = option(
     1, "images in the call that device metrics count", low=1, high=10**9
   )

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nasjax import data, pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import training
+from nasjax.cli import baselines, training
 from nasjax.search import ranking
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
@@ -55,6 +55,7 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
 def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
   """Decides every member; writes front.csv and a genotype.json for each.
 
+  `baselines.csv` compares each with others under its own limits.
   `members/N/genotype.json` is member N's; the run's own is the balanced one.
   """
   accuracy = searches.supernet_accuracy(
@@ -63,16 +64,23 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
     problem.valid,
     data.statistics(problem.train),
   )
-  values, rows = [], []
-  for number, own in enumerate(searches.members(state)):
+  values, rows, compared = [], [], []
+
+  def score(architecture):
     stop.check()
+    return accuracy(architecture)
+
+  for number, own in enumerate(searches.members(state)):
     limits = problem.members[number]
     weights = training.expected(relaxation, own)
     decided = problem.space.decide(weights, limits)
     expected = {
       n: float(m.expected(weights)) for n, m in problem.metrics.items()
     }
-    hit = accuracy(decided)
+    hit = score(decided)
+    column = baselines.Column("decided", decided, hit)
+    columns = baselines.compare(problem, column, limits, score)
+    compared.append(({"member": number}, columns))
     values.append(described(problem, decided, expected, hit, limits))
     row: dict[str, Any] = {"member": number}
     row |= {f"limit_{m.name}": bound for m, bound in limits}
@@ -91,6 +99,7 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
   run_folder.write_atomic(
     folder / run_folder.FRONT, run_folder.csv_text(list(rows[0]), rows)
   )
+  baselines.write(problem, compared, folder)
   for number, value in enumerate(values):
     own = folder / run_folder.MEMBERS / str(number)
     own.mkdir(parents=True, exist_ok=True)
@@ -177,54 +186,3 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     f" (Spearman, {count} random architectures, {problem.steps} steps each)",
     flush=True,
   )
-
-
-def row_of(problem, architecture: spaces.Architecture) -> dict[str, Any]:
-  """An architecture and its metrics as columns of a CSV file."""
-  names = [n for row in architecture.names().values() for n in row]
-  return {"architecture": "|".join(names)} | {
-    n: float(m.exact(architecture)) for n, m in problem.metrics.items()
-  }
-
-
-def baselines(problem, columns) -> list[dict[str, Any]]:
-  """What was decided and what it is compared with, a row each.
-
-  Args:
-    problem: what was searched.
-    columns: (title, architecture, accuracy on validation images) each.
-
-  Returns:
-    Rows of baselines.csv.
-  """
-  return [
-    {"network": title, **row_of(problem, one), "valid_accuracy": accuracy}
-    for title, one, accuracy in columns
-  ]
-
-
-def mobilenet_like(problem) -> spaces.Architecture | None:
-  """Inverted residuals from the first edge on, as many as the limits let.
-
-  The other edges skip. None where the space has no such candidate, or where
-  not even skips keep the limits.
-  """
-  space = problem.space
-  if len(space.groups) != 1:
-    return None
-  (group,) = space.groups
-  names = list(space.groups[group].candidates)
-  blocks = [n for n in names if "inverted_residual" in n]
-  if not blocks or "skip_connect" not in names:
-    return None
-  block, skip = names.index(blocks[0]), names.index("skip_connect")
-  mask = np.asarray(space.masks[group])
-  edges = len(mask)
-  for count in range(edges, -1, -1):
-    row = np.where(np.arange(edges) < count, block, skip)
-    if not mask[np.arange(edges), row].all():
-      continue
-    found = spaces.architecture(space, {group: row})
-    if all(m.exact(found) <= bound for m, bound in problem.limits):
-      return found
-  return None

@@ -75,7 +75,7 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
-  out = source / "retrained" if config.out is None else Path(config.out)
+  out = source / run_folder.AGAIN if config.out is None else Path(config.out)
   options = dataclasses.asdict(config)
   del options["out"]  # where it lies changes nothing
   known = {
@@ -96,6 +96,36 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       checkpoint.remove_all(folder / checkpoint.FOLDER)
     _train(source, decided, recipe, dataset, config, folder, known, stop)
   return errors.DONE
+
+
+def after_search(folder: Path, searched: SearchConfig) -> int:
+  """Retrains what a search decided, if its --retrain says so; once.
+
+  Args:
+    folder: of the finished search.
+    searched: its options, none of them open.
+
+  Returns:
+    The exit code.
+  """
+  done = folder / run_folder.AGAIN / run_folder.RETRAINED
+  if searched.retrain is None or done.is_file():
+    return errors.DONE
+  config = RetrainConfig(
+    epochs=searched.retrain,
+    batch_size=searched.batch_size,
+    augment=searched.augment,
+    seed=searched.seed,
+  )
+  return run(str(folder), config)
+
+
+def forget(folder: Path) -> None:
+  """Removes what an earlier run in the folder was retrained to."""
+  again = folder / run_folder.AGAIN
+  if again.is_dir():
+    run_folder.clear(again)
+    checkpoint.remove_all(again / checkpoint.FOLDER)
 
 
 def _train(source, decided, recipe, dataset, config, folder, known, stop):

@@ -70,6 +70,9 @@ class Decision(NamedTuple):
   accuracy: Callable[[Architecture], float]  # how all are scored at the end
   # Each metric before deciding; None where nothing was relaxed.
   expected: Mapping[str, float] | None
+  # Title and best network of a random search at equal evaluations, if there
+  # was one.
+  chance: tuple[str, Architecture] | None = None
 
 
 class Strategy(NamedTuple):
@@ -225,7 +228,7 @@ def _hybrid(problem) -> Strategy:
     found = evolution.run(
       problem, measure, carried, recorder, folder, stop, weights
     )
-    return Decision(*found, None)
+    return Decision(found.architecture, found.accuracy, None, found.chance)
 
   return gradient._replace(end=end)
 
@@ -295,7 +298,7 @@ def _evolution(problem) -> Strategy:
 
   def end(carried, recorder, folder, stop):
     found = evolution.run(problem, measure, carried, recorder, folder, stop)
-    return Decision(*found, None)
+    return Decision(found.architecture, found.accuracy, None, found.chance)
 
   def inherit(member, base):
     del base
