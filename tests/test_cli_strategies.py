@@ -36,17 +36,18 @@ CASES = {
 # Two epochs of three steps, and generations; each ends with a checkpoint.
 TINY = (
   "--space nasbench201 --channels 2 --cells 1 --epochs 2 --batch-size 8"
-  " --checkpoint-minutes 0 --limit macs=50000"
+  " --checkpoint-minutes 0 --limit"
 ).split()
 BRED = "--population 6 --generations 3".split()
+ONE, TWO = "macs=50000", "macs=40000..60000"
 SMALL = {
-  "differentiable": ([], 6),
-  "front": (["--front", "2", "--limit", "macs=40000..60000"], 6),
-  "enas": (["--controller-samples", "2"], 6),
-  "hybrid": ([*BRED, "--refine-every", "2"], 6 + 3),
-  "nsga2": (BRED, 6 + 3),
-  "random": (BRED, 6 + 3),
-  "staged": ([*BRED, "--predictor-samples", "10"], 6 + 1 + 3),
+  "differentiable": ([ONE], 6),
+  "front": ([TWO, "--front", "2"], 6),
+  "enas": ([ONE, "--controller-samples", "2"], 6),
+  "hybrid": ([ONE, *BRED, "--refine-every", "2"], 6 + 3),
+  "nsga2": ([ONE, *BRED], 6 + 3),
+  "random": ([ONE, *BRED], 6 + 3),
+  "staged": ([ONE, *BRED, "--predictor-samples", "10"], 6 + 1 + 3),
 }
 FILES = (
   *(run_folder.METRICS, run_folder.GENOTYPE, run_folder.BASELINES),
