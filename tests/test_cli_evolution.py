@@ -137,15 +137,19 @@ def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
   goes_on(out, tmp_path)
 
 
-def test_random_search_has_no_rival_and_retrains_when_told(
-  npz, tmp_path, capsys
-):
+def test_random_search_has_no_rival(npz, tmp_path):
   out = tmp_path / "a"
   words = ["search", "--strategy", "random", "--data", npz, *TINY, *SMALL]
-  words += ["--retrain", "2"]
   assert main([*words, "--out", str(out)]) == 0
   assert len(rows(out / run_folder.EVALUATIONS)) == 24
   assert "random_hypervolume" not in rows(out / run_folder.HYPERVOLUME)[0]
+
+
+@pytest.mark.slow
+def test_a_search_retrains_what_it_decided_when_told(npz, tmp_path, capsys):
+  out = tmp_path / "a"
+  words = ["search", "--data", npz, *TINY, "--retrain", "2"]
+  assert main([*words, "--out", str(out)]) == 0
   again = out / run_folder.AGAIN
   found = (again / run_folder.RETRAINED).read_text()
   assert 0 <= json.loads(found)["test_accuracy"] <= 1
@@ -160,6 +164,10 @@ def test_random_search_has_no_rival_and_retrains_when_told(
     assert "is finished" in shown and said in shown
     assert ("epoch 2/2" in shown) == bool(said)
     assert (again / run_folder.RETRAINED).read_text() == found
+  # Another search in the folder forgets it.
+  assert main([*words[:-2], "--force", "--out", str(out)]) == 0
+  assert not (again / run_folder.RETRAINED).exists()
+  assert not checkpoint.steps(again / checkpoint.FOLDER)
 
 
 @pytest.fixture(scope="module")
