@@ -1,14 +1,13 @@
 """How well a supernet ranks networks that are trained alone.
 
-The supernet of the edge space is trained on uniform single paths; random
-networks are scored at its weights, with batch statistics of their own, and by
-training each alone from fresh weights, all on images that no weight was trained
-on. Each seed has a supernet, images and standalone trainings of its own, the
-networks are the same: so Spearman's correlation of two seeds' standalone
-accuracies says how well one training ranks at all.
+Supernets of the edge space are trained on uniform single paths, a seed each.
+Random networks are scored at their weights, with batch statistics of their own,
+and by training each alone from fresh weights, some times over: Spearman's
+correlation of two such trainings says how well one ranks at all. All are scored
+on images that no weight was trained on.
 
     python experiments/supernet_ranking.py [--data fashion-mnist] [--seeds 3] \
-        [--networks 30] [--epochs 40] [--alone 20] [--json]
+        [--networks 30] [--repeats 2] [--epochs 40] [--alone 10] [--json]
 
 Images of 28 pixels or more are halved, so that it takes minutes.
 """
@@ -61,51 +60,60 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
     if found.alone == found.epochs
     else path_supernet.trainer(space, found.images, found.alone)
   )
+  images = path_supernet.images_of(dataset, found.images, 0, found.scored)
+  statistics = data.statistics(images["train"])
   make_score = path_supernet.scorer(space)
+
+  def accuracies(of, key, genes, points):
+    variables = of(key, images["train"], *statistics, genes)
+    score = make_score(variables, images["train"], images["valid"], statistics)
+    return score(points)
+
+  first = found.first_seed
   shared, alone = [], []
-  for seed in range(found.first_seed, found.first_seed + found.seeds):
+  for seed in range(first, first + found.seeds):
     start = time.process_time()
-    images = path_supernet.images_of(dataset, found.images, seed, found.scored)
-    statistics = data.statistics(images["train"])
-
-    def score(key, of, genes, points, images=images, statistics=statistics):
-      variables = of(key, images["train"], *statistics, genes)
-      return make_score(
-        variables, images["train"], images["valid"], statistics
-      )(points)
-
-    both, one = jax.random.split(jax.random.key(seed))
     every = path_supernet.all_paths(space)
-    shared.append(score(both, train, every, networks))
-    keys = jax.random.split(one, len(networks))
+    shared.append(accuracies(train, jax.random.key(seed), every, networks))
+    show(f"supernet {seed}, {steps} steps", shared[-1], start)
+  for seed in range(first, first + found.repeats):
+    start = time.process_time()
+    # Others than the supernets'.
+    keys = jax.random.split(jax.random.key(1000 + seed), len(networks))
     alone.append(
       np.array(
         [
-          score(key, fit, genes, genes[None])[0]
+          accuracies(fit, key, genes, genes[None])[0]
           for key, genes in zip(keys, networks, strict=True)
         ]
       )
     )
-    print(
-      f"seed {seed}: Spearman"
-      f" {ranking.rank_correlation(shared[-1], alone[-1]):.3f} of"
-      f" {len(networks)} networks; supernet {steps} steps, accuracies"
-      f" {shared[-1].min():.3f} to {shared[-1].max():.3f}; alone {few} steps,"
-      f" {alone[-1].min():.3f} to {alone[-1].max():.3f};"
-      f" {time.process_time() - start:.0f} s of CPU time",
-      flush=True,
-    )
+    show(f"each alone, repeat {seed}, {few} steps", alone[-1], start)
   return summary(np.array(shared), np.array(alone))
 
 
+def show(title: str, accuracies: np.ndarray, start: float) -> None:
+  low, middle, high = np.percentile(accuracies, [0, 50, 100])
+  print(
+    f"{title}: accuracies {low:.3f}, {middle:.3f}, {high:.3f} (least, median,"
+    f" most); {time.process_time() - start:.0f} s of CPU time",
+    flush=True,
+  )
+
+
 def summary(shared: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
-  """Rank correlations of accuracies f64[S, N] of S seeds."""
+  """Rank correlations.
+
+  Args:
+    shared: f64[S, N], accuracies at S supernets' weights.
+    alone: f64[R, N], of R standalone trainings.
+  """
   between = ranking.rank_correlation
   mean = alone.mean(0)
   upper = mean >= np.median(mean)
   return {
-    "spearman": [between(*pair) for pair in zip(shared, alone, strict=True)],
-    "to_the_mean_alone": [between(one, mean) for one in shared],
+    "spearman": [between(one, mean) for one in shared],
+    "to_one_alone": [between(s, a) for s in shared for a in alone],
     "in_the_upper_half": [between(one[upper], mean[upper]) for one in shared],
     "alone_to_alone": [
       between(*pair) for pair in itertools.combinations(alone, 2)
@@ -124,16 +132,18 @@ def main() -> int:
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--first-seed", type=int, default=0)
   parser.add_argument("--networks", type=int, default=30)
+  parser.add_argument("--repeats", type=int, default=2, help="of standalone")
   parser.add_argument("--images", type=int, default=4096, help="to train on")
   parser.add_argument("--scored", type=int, default=4096, help="to score on")
   parser.add_argument("--epochs", type=int, default=40, help="the supernet's")
-  parser.add_argument("--alone", type=int, default=20, help="a network's")
+  parser.add_argument("--alone", type=int, default=10, help="a network's")
   parser.add_argument("--json", action="store_true", help="last line: JSON")
   found = parser.parse_args()
   for name, least in (
     ("seeds", 1),
     ("first_seed", 0),
     ("networks", 3),
+    ("repeats", 1),
     ("images", 256),
     ("scored", 256),
     ("epochs", 1),
@@ -148,14 +158,14 @@ def main() -> int:
     print(f"error: {one_line(error)}", file=sys.stderr)
     return BAD_INPUT
   for name, title in (
-    ("spearman", "supernet and standalone of one seed"),
-    ("to_the_mean_alone", "supernet and the mean of all seeds' standalone"),
-    ("in_the_upper_half", "the same among the better half of networks"),
-    ("alone_to_alone", "standalone of one seed and of another"),
-    ("supernet_to_supernet", "supernet of one seed and of another"),
+    ("spearman", "each supernet and the mean of the standalone trainings"),
+    ("to_one_alone", "each supernet and each standalone training"),
+    ("in_the_upper_half", "as the first, among the better half of networks"),
+    ("alone_to_alone", "one standalone training and another"),
+    ("supernet_to_supernet", "one supernet and another"),
   ):
     shown = " ".join(f"{rho:.3f}" for rho in result[name])
-    print(f"Spearman, {title}: {shown or 'one seed has none'}")
+    print(f"Spearman, {title}: {shown or 'there is only one'}")
   if found.json:
     print(json.dumps(result))
   return 0
