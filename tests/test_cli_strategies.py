@@ -1,6 +1,6 @@
-"""Every strategy of `nasjax search` on digits, stopped midway and gone on.
+"""Every strategy of `nasjax search` on digits, and small searches that go on.
 
-And small searches that go on from each of their checkpoints.
+From each of their checkpoints, and after a signal.
 """
 
 import csv
@@ -23,15 +23,14 @@ SHORT = (
   f"--space nasbench201 --channels 4 --cells 1 --limit macs={LIMIT}"
   f" --epochs {EPOCHS} --checkpoint-minutes 0.02"
 ).split()
-# Options, how many checkpoints before its last one a run is stopped, and how
-# many random networks it is compared with.
+# Options, and how many random networks a run is compared with.
 CASES = {
-  "differentiable": ([], EPOCHS * 5, 10),
-  "enas": ([], EPOCHS * 5, 10),
-  "hybrid": (["--population", "15", "--generations", "6"], 3, 90),
-  "nsga2": (["--population", "15", "--generations", "6"], 3, 90),
-  "random": (["--population", "15", "--generations", "6"], 3, 10),
-  "staged": (["--predictor-samples", "50", "--generations", "6"], 3, 140),
+  "differentiable": ([], 10),
+  "enas": ([], 10),
+  "hybrid": (["--population", "15", "--generations", "6"], 90),
+  "nsga2": (["--population", "15", "--generations", "6"], 90),
+  "random": (["--population", "15", "--generations", "6"], 10),
+  "staged": (["--predictor-samples", "50", "--generations", "6"], 140),
 }
 # Two epochs of three steps, and generations; each ends with a checkpoint.
 TINY = (
@@ -93,25 +92,35 @@ def interrupted(folder, step):
     thread.join()
 
 
+def cut(whole, out, step):
+  """A copy of a run as it was when its checkpoint of `step` was the last."""
+  shutil.copytree(whole, out)
+  for path in FILES:
+    if path != run_folder.METRICS:
+      (out / path).unlink(missing_ok=True)
+  for later in checkpoint.steps(out / checkpoint.FOLDER):
+    if later > step:
+      shutil.rmtree(out / checkpoint.FOLDER / str(later))
+  return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", CASES)
 def test_stopped_midway_on_digits_it_ends_with_the_same_bits(
   strategy, tmp_path, capsys
 ):
-  options, before, rivals = CASES[strategy]
+  options, rivals = CASES[strategy]
   words = ["search", "--strategy", strategy, *SHORT, *options, "--out"]
-  whole, cut = tmp_path / "whole", tmp_path / "cut"
+  whole = tmp_path / "whole"
   assert main([*words, str(whole)]) == 0
   files, last, digest = result(whole)
-  with interrupted(cut, last - before):
-    assert main([*words, str(cut)]) == 130
-  assert not (cut / run_folder.GENOTYPE).exists()
-  stopped = checkpoint.steps(cut / checkpoint.FOLDER)[-1]
-  assert last - before <= stopped < last
+  oldest = checkpoint.steps(whole / checkpoint.FOLDER)[0]
+  assert oldest < last
+  again = cut(whole, tmp_path / "again", oldest)
   capsys.readouterr()
-  assert main(["resume", str(cut)]) == 0
-  assert f"RESUMED {stopped}\n" in capsys.readouterr().out
-  assert result(cut) == (files, last, digest)
+  assert main(["resume", str(again)]) == 0
+  assert f"RESUMED {oldest}\n" in capsys.readouterr().out
+  assert result(again) == (files, last, digest)
   genotype = json.loads(files[run_folder.GENOTYPE])
   assert genotype["metrics"]["macs"]["value"] <= LIMIT
   assert genotype["metrics"]["valid_accuracy"]["value"] > 0.3
@@ -136,14 +145,28 @@ def test_it_goes_on_from_any_checkpoint_with_the_same_bits(
   steps = checkpoint.steps(whole / checkpoint.FOLDER)
   assert steps == list(range(1, last + 1))
   for step in (0, *steps):
-    cut = tmp_path / str(step)
-    shutil.copytree(whole, cut)
-    for path in FILES:
-      if path != run_folder.METRICS:
-        (cut / path).unlink(missing_ok=True)
-    for later in steps[step:]:
-      shutil.rmtree(cut / checkpoint.FOLDER / str(later))
+    again = cut(whole, tmp_path / str(step), step)
     capsys.readouterr()
-    assert main(["resume", str(cut)]) == 0
+    assert main(["resume", str(again)]) == 0
     assert f"RESUMED {step}\n" in capsys.readouterr().out
-    assert result(cut) == expected
+    assert result(again) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy, step", [("enas", 2), ("nsga2", 6 + 1)])
+def test_stopped_by_a_signal_it_ends_with_the_same_bits(
+  strategy, step, npz, tmp_path, capsys
+):
+  options, last = SMALL[strategy]
+  words = ["search", "--strategy", strategy, "--data", npz, *TINY, *options]
+  whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+  assert main([*words, "--out", str(whole)]) == 0
+  with interrupted(stopped, step):
+    assert main([*words, "--out", str(stopped)]) == 130
+  assert not (stopped / run_folder.GENOTYPE).exists()
+  saved = checkpoint.steps(stopped / checkpoint.FOLDER)[-1]
+  assert step <= saved <= last
+  capsys.readouterr()
+  assert main(["resume", str(stopped)]) == 0
+  assert f"RESUMED {saved}\n" in capsys.readouterr().out
+  assert result(stopped) == result(whole)
