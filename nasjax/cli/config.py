@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import yaml
 
@@ -180,7 +179,7 @@ class SearchConfig:
   cells: int | None = option(
     None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
-  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
+  nodes: int | None = option(None, "nodes a cell; default 3, darts 4", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
@@ -191,6 +190,25 @@ class SearchConfig:
     None,
     "fbnet, macro: all channels are multiples of it, such as a device's vectors"
     " of 4, 8 or 16; default 2 and 1",
+    low=1,
+    high=MAX_SIDE,
+  )
+  widths: tuple[int, ...] = option(
+    (),
+    "mobilenet: candidates of each stage in percent of its channels, such as 50"
+    " 75 100 125; default: 100 alone",
+    low=10,
+    high=400,
+  )
+  shared_kernels: bool = option(
+    False,
+    "mobilenet: smaller kernels are the centres of the largest, a super-kernel"
+    " for all, instead of having weights of their own",
+  )
+  partial_channels: int | None = option(
+    None,
+    "darts: the supernet's operations see one channel in so many and edges are"
+    " weighed (PC-DARTS, 4); default 1",
     low=1,
     high=MAX_SIDE,
   )
@@ -297,20 +315,6 @@ class SearchConfig:
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
   )
-
-
-class Parser(argparse.ArgumentParser):
-  """An argument parser whose errors are ours: one line, exit code 2."""
-
-  def error(self, message: str) -> NoReturn:
-    """Raises InputError in place of argparse's own exit."""
-    raise InputError("command line", message, f"see {self.prog} --help")
-
-  def print_help(self, file: Any = None) -> None:
-    """Prints the help; argparse's own hides that nobody reads it."""
-    file = sys.stdout if file is None else file
-    if file is not None:
-      file.write(self.format_help())
 
 
 def flag(name: str) -> str:
@@ -432,15 +436,3 @@ def to_yaml(config: Any) -> str:
     for k, v in dataclasses.asdict(config).items()
   }
   return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def check_known_flags(parser: Parser, unknown: Sequence[str]) -> None:
-  """Refuses what the parser did not know, naming the nearest flag."""
-  if not unknown:
-    return
-  flags = [s for a in parser._actions for s in a.option_strings]
-  first = unknown[0]
-  if first.startswith("-"):
-    name = first.partition("=")[0]
-    raise InputError(name, "unknown flag", nearest(name, flags))
-  raise InputError("command line", f"unexpected {first!r}")

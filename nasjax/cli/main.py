@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli import hw_config
+from nasjax.cli import parser as parsers
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.lock import InUseError
 from nasjax.signals import Stopped
 
 
-def _parser() -> configs.Parser:
-  parser = configs.Parser(
+def _parser() -> parsers.Parser:
+  parser = parsers.Parser(
     prog="nasjax",
     description="Searches neural networks that run well on an edge device.",
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(
-    dest="command", metavar="COMMAND", parser_class=configs.Parser
+    dest="command", metavar="COMMAND", parser_class=parsers.Parser
   )
   search = commands.add_parser(
     "search",
@@ -43,10 +44,13 @@ def _parser() -> configs.Parser:
   show.add_argument(
     "what",
     metavar="PATH-or-STRING",
-    help="a run folder, a genotype.json, or a NAS-Bench-201 string",
+    help="a run folder, a genotype.json, a NAS-Bench-201 string or a DARTS"
+    " genotype",
   )
   show.add_argument(
-    "--format", default="table", help="nasbench201, json or table (default)"
+    "--format",
+    default="table",
+    help="nasbench201, darts, json or table (default)",
   )
   doctor = commands.add_parser(
     "doctor",
@@ -59,7 +63,7 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   tools = hw.add_subparsers(
-    dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
+    dest="tool", metavar="TOOL", parser_class=parsers.Parser, required=True
   )
   measure = tools.add_parser(
     "measure",
@@ -142,7 +146,7 @@ def _parser() -> configs.Parser:
     "checkpoint", help="look at a run's checkpoints", allow_abbrev=False
   )
   looks = checkpoint.add_subparsers(
-    dest="look", metavar="WHAT", parser_class=configs.Parser, required=True
+    dest="look", metavar="WHAT", parser_class=parsers.Parser, required=True
   )
   listing = looks.add_parser(
     "list", help="print step and digest of each", allow_abbrev=False
@@ -194,7 +198,7 @@ def _run(argv: Sequence[str]) -> int:
   parser = _parser()
   _check_command(parser, argv)
   arguments, unknown = parser.parse_known_args(argv)
-  configs.check_known_flags(_subparser(parser, argv), unknown)
+  parsers.check_known_flags(_subparser(parser, argv), unknown)
   if arguments.command is None:
     parser.print_help()
     return errors.DONE

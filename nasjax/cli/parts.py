@@ -26,6 +26,7 @@ from nasjax.cli import metrics, own_spaces
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.reader import RAISED, load_part, number, one_problem
+from nasjax.spaces import space as spaces
 from nasjax.types import Metric, Objective, Relaxation
 
 COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
@@ -109,6 +110,9 @@ def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
       links=config.links,
       activation=config.activation,
       channel_multiple=config.channel_multiple,
+      widths=config.widths or None,
+      shared_kernels=config.shared_kernels or None,
+      partial_channels=config.partial_channels,
       block=_block(config),
       image_shape=data.shape(dataset.train),
       num_classes=dataset.num_classes,
@@ -176,6 +180,12 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   if config.operation_dropout:
     rate = optax.linear_schedule(config.operation_dropout, 0.0, max(steps, 1))
     made = relaxations.operation_dropout(made, space.skips, rate)
+  if space.arguments.get("partial_channels", 1) > 1:
+    if config.relaxation == "dirichlet":
+      raise InputError(
+        flag, "cannot weigh edges, as partial channels need it", "take softmax"
+      )
+    made = relaxations.edge_normalized(made, spaces.kept_of(space))
   return made
 
 

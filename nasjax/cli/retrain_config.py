@@ -22,6 +22,13 @@ class RetrainConfig:
   drop_path: float = option(
     0.0, "rate at which edges are dropped in the end", low=0, high=0.99
   )
+  auxiliary: float = option(
+    0.0,
+    "darts: weight of the loss of an auxiliary head, which is trained along and"
+    " then left out; the paper has 0.4",
+    low=0,
+    high=10,
+  )
   augment: str = option(
     "auto",
     "augmentation: auto (suits the data), none, or a list of flip, crop,"

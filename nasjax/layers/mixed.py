@@ -54,6 +54,7 @@ def mixed(
   weights: Array,
   paths: Array | None,
   train: bool,
+  in_loop: bool = False,
 ) -> tuple[Array, Mapping]:
   """One edge: its candidates applied to `x` and summed by weight.
 
@@ -64,12 +65,15 @@ def mixed(
     weights: f32[K].
     paths: i32[P], the candidates executed; None: all.
     train: use and return new batch statistics.
+    in_loop: several paths take turns in a loop, which compiles them once.
 
   Returns:
     (f32[B, H', W', C], new batch statistics).
   """
   if paths is None:
     return _all_paths(candidates, variables, x, weights, train)
+  if in_loop and len(paths) > 1:
+    return _paths_in_turn(candidates, variables, x, weights, paths, train)
   total, stats = 0.0, variables["batch_stats"]
   for column in range(paths.shape[0]):
     y, stats = _single_path(
@@ -79,9 +83,22 @@ def mixed(
   return total, stats
 
 
-def _scaled(weight, y):
+def scaled(weight, y):
   """`weight * y` in the type of `y`; the weight's gradient in its own."""
   return (weight * y.astype(weight.dtype)).astype(y.dtype)
+
+
+def _paths_in_turn(candidates, variables, x, weights, paths, train):
+  def turn(carry, path):
+    total, stats = carry
+    y, stats = _single_path(
+      candidates, variables["params"], stats, x, weights, path, train
+    )
+    return (total + y, stats), None
+
+  total = jnp.zeros(output_shape(candidates, x.shape), x.dtype)
+  found, _ = lax.scan(turn, (total, variables["batch_stats"]), paths)
+  return found
 
 
 def _all_paths(candidates, variables, x, weights, train):
@@ -91,7 +108,7 @@ def _all_paths(candidates, variables, x, weights, train):
     stats[name] = own["batch_stats"]
     if block is not None:
       y, stats[name] = run_block(block, own, x, train)
-      total += _scaled(weights[k], y)
+      total += scaled(weights[k], y)
   return total, stats
 
 
@@ -136,13 +153,13 @@ def _shared(block, variables, x, weights):
     )(variables)
     if alike:
       return stacked.scaled(y, weights), stats
-    return _scaled(weights[:, None, None, None, None], y), stats
+    return scaled(weights[:, None, None, None, None], y), stats
   y, moments = stacked.run(block, variables["params"], x)
   if block.workloads[-1].batch_norm:
     y, *found = stacked.scaled_norm(y, weights)
     moments[f"norm_{len(block.workloads) - 1}"] = found
   else:
-    y = _scaled(weights[:, None, None, None, None], y)
+    y = scaled(weights[:, None, None, None, None], y)
   moments = lax.stop_gradient(moments)
   stats = {
     name: dict(
@@ -181,7 +198,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
         return forward({**params, name: p}, stats, x)[0]
 
       y, pull = jax.vjp(own, params[name], x)
-      dp, dx = pull(_scaled(weight, g))
+      dp, dx = pull(scaled(weight, g))
       dw = jnp.sum(y.astype(weight.dtype) * g.astype(weight.dtype))
       return {**zeros, name: dp}, dx, dw
 
@@ -192,7 +209,7 @@ def _single_path(candidates, params, stats, x, weights, index, train):
   @jax.custom_vjp
   def run(index, params, stats, x, weights):
     y, stats = lax.switch(index, [b[0] for b in branches], params, stats, x)
-    return _scaled(weights[index], y), stats
+    return scaled(weights[index], y), stats
 
   def run_forward(*operands):
     return run(*operands), operands

@@ -8,6 +8,15 @@ at the price of one in the supernet (`mobilenet_supernet.py`). What a layer
 costs depends on all of them at once, so metrics are multilinear forms over
 tables with an axis a choice (`hardware/products.py`).
 
+Kernels have weights of their own (the default, as the candidates of
+ProxylessNAS have) or, with `shared_kernels`, are the centres of one
+super-kernel (single-path NAS, Stamoulis et al. 2019): fewer parameters, and
+training one kernel size trains all. Both cost the same time, are the decided
+network at one-hot weights, and are inherited alike. Expansions, widths and
+squeeze-and-excite share the first channels in either case. `widths=(50, 75,
+100, 125)` lets each stage choose its width; the resolution is `image_shape`, 32
+to 224 pixels and any other, with as many strides as suit it.
+
 MobileNetV2 1.0 (expansion 6, kernel 3, ReLU6, no squeeze-and-excite) is a
 member of
 
