@@ -18,6 +18,7 @@ import optax
 from jax import lax
 
 from nasjax import data
+from nasjax.hardware import quantization
 from nasjax.search.epochs import epoch_steps, on_device
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
   label_smoothing: float = 0.1  # 0..1: the share spread over all classes
   drop_path: float = 0.0  # an edge's probability at the end; grows from 0
   augmentation: data.Augmentation = data.Augmentation()
+  symmetric_weights: float = 0.0  # of a penalty, see `quantization`
 
 
 class State(NamedTuple):
@@ -63,13 +65,21 @@ def _check(recipe: Recipe) -> None:
   for name in ("epochs", "batch_size"):
     if getattr(recipe, name) < 1:
       raise ValueError(f"{name}={getattr(recipe, name)} must be at least 1")
+  if not recipe.symmetric_weights >= 0:
+    raise ValueError(
+      f"symmetric_weights={recipe.symmetric_weights} must be 0 or more"
+    )
   if not recipe.learning_rate > 0:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
 
 def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
   rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
+  penalty = []
+  if recipe.symmetric_weights:
+    penalty = [quantization.symmetric_weights(recipe.symmetric_weights)]
   return optax.chain(
+    *penalty,
     optax.clip_by_global_norm(5.0),
     optax.add_decayed_weights(recipe.weight_decay),
     optax.sgd(rate, momentum=recipe.momentum),

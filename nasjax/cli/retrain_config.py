@@ -22,6 +22,13 @@ class RetrainConfig:
   drop_path: float = option(
     0.0, "rate at which edges are dropped in the end", low=0, high=0.99
   )
+  symmetric_weights: float = option(
+    0.0,
+    "strength of a penalty on kernels whose ranges are not symmetric, which"
+    " quantise badly",
+    low=0,
+    high=1e9,
+  )
   augment: str = option(
     "auto",
     "augmentation: auto (suits the data), none, or a list of flip, crop,"

@@ -69,6 +69,7 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     label_smoothing=config.label_smoothing,
     drop_path=config.drop_path,
     augmentation=parts.augmentation(config.augment, dataset),
+    symmetric_weights=config.symmetric_weights,
   )
   size = len(dataset.train.labels)
   if config.batch_size > size:

@@ -22,6 +22,7 @@ from nasjax.cli import (
   decisions,
   parts,
   reuse,
+  shrinking,
   strategies,
   tables,
   training,
@@ -32,6 +33,7 @@ from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import space as spaces
 from nasjax.spaces.decision import decide
+from nasjax.spaces.tiny import Configuration
 from nasjax.types import Metric
 
 _STEPS = 1800  # of a search whose epochs are not given
@@ -56,6 +58,8 @@ class Problem(NamedTuple):
   members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
   warnings: Sequence[str] = ()  # rules of the devices that candidates break
+  # Widths and resolutions that were looked at, the chosen one first.
+  shrunk: Sequence[Configuration] = ()
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -66,8 +70,11 @@ def prepare(config: SearchConfig) -> Problem:
     image_size=config.image_size,
     max_bytes=config.max_dataset_bytes,
   )
-  space = parts.search_space(config, dataset)
   devices = parts.devices(config)
+  config, dataset, shrunk = shrinking.fitted(config, devices, dataset)
+  space = parts.search_space(
+    config, data.shape(dataset.train), dataset.num_classes
+  )
   space = parts.on_devices(space, devices)
   metrics = metric_parts.metrics(config, space, devices)
   limits = metric_parts.limits(config, metrics)
@@ -106,6 +113,7 @@ def prepare(config: SearchConfig) -> Problem:
     members,
     steps * config.epochs,
     [line for d in devices for line in d.warnings(space)],
+    shrunk,
   )
 
 
@@ -168,6 +176,7 @@ def carry_on(
   Returns:
     The exit code.
   """
+  shrinking.show(problem.shrunk)
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
