@@ -18,6 +18,7 @@ import optax
 from jax import lax
 
 from nasjax import data
+from nasjax.hardware import quantization
 from nasjax.search.epochs import epoch_steps, on_device
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
@@ -38,6 +39,7 @@ class Recipe(NamedTuple):
   augmentation: data.Augmentation = data.Augmentation()
   # The share of a second classifier's loss, DARTS has 0.4; 0: there is none.
   auxiliary: float = 0.0
+  symmetric_weights: float = 0.0  # of a penalty, see `quantization`
 
 
 class State(NamedTuple):
@@ -67,13 +69,21 @@ def _check(recipe: Recipe) -> None:
       raise ValueError(f"{name}={getattr(recipe, name)} must be at least 1")
   if not 0.0 <= recipe.auxiliary <= 10.0:
     raise ValueError(f"auxiliary={recipe.auxiliary} must be in [0, 10]")
+  if not recipe.symmetric_weights >= 0:
+    raise ValueError(
+      f"symmetric_weights={recipe.symmetric_weights} must be 0 or more"
+    )
   if not recipe.learning_rate > 0:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
 
 def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
   rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
+  penalty = []
+  if recipe.symmetric_weights:
+    penalty = [quantization.symmetric_weights(recipe.symmetric_weights)]
   return optax.chain(
+    *penalty,
     optax.clip_by_global_norm(5.0),
     optax.add_decayed_weights(recipe.weight_decay),
     optax.sgd(rate, momentum=recipe.momentum),

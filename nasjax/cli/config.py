@@ -41,7 +41,7 @@ class SearchConfig:
 
   space: str = option(
     "edge",
-    "search space: edge, nasbench201, darts, mobilenet, fbnet, macro, or"
+    "search space: edge, nasbench201, darts, mobilenet, tiny, fbnet, macro, or"
     " path/to/file.py:name",
   )
   strategy: str = option(
@@ -91,7 +91,8 @@ class SearchConfig:
   )
   image_size: int | None = option(
     None,
-    "pixels: images of a folder are resized to this square",
+    "pixels: images are resized to this square; tiny: default, what suits the"
+    " limits",
     low=1,
     high=MAX_SIDE,
   )
@@ -176,6 +177,9 @@ class SearchConfig:
     low=1,
     high=MAX_SIDE,
   )
+  width: int | None = option(
+    None, "tiny: percent of all channels; default: what suits the limits", low=1
+  )
   cells: int | None = option(
     None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
@@ -217,6 +221,12 @@ class SearchConfig:
     "edge: inverted_residual (default), separable_expansion_3,"
     " group_conv_3x3_groups_4, fused_inverted_residual_3, or device: what the"
     " first device prefers",
+  )
+  quantization_rule: tuple[str, ...] = option(
+    (),
+    "what quantises and vectorises well, in any space: bounded_activations,"
+    " largest_expansion=N, symmetric_weights=STRENGTH (of a penalty),"
+    " channel_multiple=N or =device (what fills its vectors)",
   )
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6

@@ -22,7 +22,7 @@ from nasjax import (
   testing,
   weightings,
 )
-from nasjax.cli import metrics, own_spaces
+from nasjax.cli import metrics, own_spaces, quantization_rules
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.reader import RAISED, load_part, number, one_problem
@@ -99,25 +99,32 @@ def _block(config: SearchConfig) -> str | None:
   return block
 
 
-def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
-  """The space that a search over `dataset` is asked for."""
-  return make_space(
-    config.space,
-    dict(
-      channels=config.channels,
-      cells=config.cells,
-      nodes=config.nodes,
-      links=config.links,
-      activation=config.activation,
-      channel_multiple=config.channel_multiple,
-      widths=config.widths or None,
-      shared_kernels=config.shared_kernels or None,
-      partial_channels=config.partial_channels,
-      block=_block(config),
-      image_shape=data.shape(dataset.train),
-      num_classes=dataset.num_classes,
-    ),
+def search_space(
+  config: SearchConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> Any:
+  """The space that a search over such images is asked for."""
+  given = dict(
+    channels=config.channels,
+    width=config.width,
+    cells=config.cells,
+    nodes=config.nodes,
+    links=config.links,
+    activation=config.activation,
+    channel_multiple=config.channel_multiple,
+    widths=config.widths or None,
+    shared_kernels=config.shared_kernels or None,
+    partial_channels=config.partial_channels,
+    block=_block(config),
+    image_shape=image_shape,
+    num_classes=num_classes,
   )
+  if not config.quantization_rule:
+    return make_space(config.space, given)
+  rules = quantization_rules.read(config)
+  constructor = own_spaces.constructor(config.space, "--space")
+  known = list(inspect.signature(constructor).parameters)
+  given = quantization_rules.arguments(rules, given, known)
+  return quantization_rules.restricted(rules, make_space(config.space, given))
 
 
 def augmentation(asked: str, dataset: data.Dataset) -> data.Augmentation:
@@ -231,12 +238,14 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "space",
     "data",
     "channels",
+    "width",
     "cells",
     "nodes",
     "links",
     "activation",
     "channel_multiple",
     "block",
+    "quantization_rule",
     "device",
     "limit",
     "objective",

@@ -29,6 +29,13 @@ class RetrainConfig:
     low=0,
     high=10,
   )
+  symmetric_weights: float = option(
+    0.0,
+    "strength of a penalty on kernels whose ranges are not symmetric, which"
+    " quantise badly",
+    low=0,
+    high=1e9,
+  )
   augment: str = option(
     "auto",
     "augmentation: auto (suits the data), none, or a list of flip, crop,"

@@ -70,6 +70,7 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     drop_path=config.drop_path,
     augmentation=parts.augmentation(config.augment, dataset),
     auxiliary=config.auxiliary,
+    symmetric_weights=config.symmetric_weights,
   )
   size = len(dataset.train.labels)
   if config.batch_size > size:

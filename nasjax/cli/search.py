@@ -22,6 +22,7 @@ from nasjax.cli import (
   parts,
   retraining,
   reuse,
+  shrinking,
   strategies,
   tables,
   training,
@@ -33,6 +34,7 @@ from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import space as spaces
 from nasjax.spaces.decision import decide
+from nasjax.spaces.tiny import Configuration
 from nasjax.types import Metric
 
 _STEPS = 1800  # of a search whose epochs are not given
@@ -55,6 +57,8 @@ class Problem(NamedTuple):
   members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
   warnings: Sequence[str] = ()  # rules of the devices that candidates break
+  # Widths and resolutions that were looked at, the chosen one first.
+  shrunk: Sequence[Configuration] = ()
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -65,8 +69,11 @@ def prepare(config: SearchConfig) -> Problem:
     image_size=config.image_size,
     max_bytes=config.max_dataset_bytes,
   )
-  space = parts.search_space(config, dataset)
   devices = parts.devices(config)
+  config, dataset, shrunk = shrinking.fitted(config, devices, dataset)
+  space = parts.search_space(
+    config, data.shape(dataset.train), dataset.num_classes
+  )
   space = parts.on_devices(space, devices)
   metrics = metric_parts.metrics(config, space, devices)
   limits = metric_parts.limits(config, metrics)
@@ -105,6 +112,7 @@ def prepare(config: SearchConfig) -> Problem:
     members,
     steps * config.epochs,
     [line for d in devices for line in d.warnings(space)],
+    shrunk,
   )
 
 
@@ -167,6 +175,7 @@ def carry_on(
     stop: says when a signal has come.
     carried: what a checkpoint held; default: a new search.
   """
+  shrinking.show(problem.shrunk)
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)

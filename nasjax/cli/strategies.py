@@ -13,9 +13,17 @@ import optax
 
 from nasjax import data, relaxations
 from nasjax import search as searches
-from nasjax.cli import decisions, evolution, parts, populations, training
+from nasjax.cli import (
+  decisions,
+  evolution,
+  parts,
+  populations,
+  quantization_rules,
+  training,
+)
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
+from nasjax.hardware import quantization
 from nasjax.search import enas
 from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
@@ -142,8 +150,12 @@ def _weight_options(problem) -> dict[str, Any]:
   """How the weights of any supernet are trained."""
   config = problem.config
   rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
+  optimizer = default_optimizer(rate)
+  strength = quantization_rules.read(config).symmetric_weights
+  if strength:
+    optimizer = optax.chain(quantization.symmetric_weights(strength), optimizer)
   return dict(
-    optimizer=default_optimizer(rate),
+    optimizer=optimizer,
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
   )

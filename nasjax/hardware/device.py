@@ -141,12 +141,14 @@ class Device(NamedTuple):
     return self._sum(space, "cost", roofline.cost, "roofline")
 
   def flash(self, space: Any) -> Metric:
-    """Bytes of all weights in the device's bits.
+    """Bytes of all weights in the device's bits, biases in 32.
 
     Raises:
       InputError: the device has no profile.
     """
-    return self._sum(space, "flash_bytes", memory.flash_bytes, "counted")
+    bits = self._profile("flash_bytes").bits
+    called = f"counted, {bits} bits, biases 32 bits,"
+    return self._sum(space, "flash_bytes", memory.flash_bytes, called)
 
   def working_set(self, space: Any) -> Metric:
     """Bytes that the largest operation touches: below a cache's, it fits.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
@@ -123,22 +124,21 @@ def fake_quantize_activations(values: Array, seen: Range, bits: int) -> Array:
   )
 
 
+def _each(function, path, leaf: Array) -> Array:
+  """`function` of a kernel, of stacked cells' and edges' one by one."""
+  own = 2 if path[-2].key.startswith("linear") else 4
+  for _ in range(leaf.ndim - own):
+    function = jax.vmap(function)
+  return function(leaf)
+
+
 def fake_quantize_tree(params: Any, bits: int) -> Any:
   """Every kernel of a tree of parameters, `fake_quantize`d per channel."""
 
   def one(path, leaf):
     if path[-1].key != "kernel":
       return leaf
-
-    def quantized(w):
-      return fake_quantize(w, bits)
-
-    # Stacked cells and edges have axes before the kernel's own: each is
-    # quantised on its own.
-    own = 2 if path[-2].key.startswith("linear") else 4
-    for _ in range(leaf.ndim - own):
-      quantized = jax.vmap(quantized)
-    return quantized(leaf)
+    return _each(lambda w: fake_quantize(w, bits), path, leaf)
 
   return jax.tree_util.tree_map_with_path(one, params)
 
@@ -158,8 +158,34 @@ def asymmetry(weights: Array) -> Array:
 def asymmetry_penalty(params: Any) -> Array:
   """The mean `asymmetry` of all kernels of a tree of parameters, f32[]."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
-  found = [asymmetry(w) for path, w in leaves if path[-1].key == "kernel"]
+  found = [
+    jnp.mean(_each(asymmetry, path, w))
+    for path, w in leaves
+    if path[-1].key == "kernel"
+  ]
   return jnp.mean(jnp.stack(found)) if found else jnp.float32(0)
+
+
+def symmetric_weights(strength: float) -> optax.GradientTransformation:
+  """Adds the gradient of `strength` times `asymmetry_penalty`.
+
+  As `optax.add_decayed_weights` it goes before the optimiser, so that any
+  search and any training can have it.
+
+  Args:
+    strength: in loss units, 0 or more.
+
+  Returns:
+    The transformation; its update needs the parameters.
+  """
+
+  def update(updates, state, params=None):
+    if params is None:
+      raise ValueError("symmetric_weights: update needs the parameters")
+    slopes = jax.grad(asymmetry_penalty)(params)
+    return jax.tree.map(lambda u, s: u + strength * s, updates, slopes), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def layer_errors(
