@@ -52,7 +52,7 @@ def main(name: str = "latency_ms", kind: str = "augmented_lagrangian") -> None:
     constraints=[constraints.at_most(metric, limits[0], penalty=penalty)],
     **common.options(EPOCHS, each),
   )
-  state, spent = common.run(made, searcher, 0, EPOCHS)
+  state, spent = common.runner(made, searcher, EPOCHS)(0)
   accuracy = common.accuracy(made, state)
   print(f"{name} {kind}: {EPOCHS * each} steps, {spent:.0f} s of CPU")
   hits = kept = 0
