@@ -16,7 +16,6 @@ from nasjax.types import Array, Costs, Metric, Objective, Task
 
 __all__ = [
   "cross_entropy",
-  "edp",
   "efficiency",
   "error",
   "metric",
@@ -59,7 +58,8 @@ def metric(metric: Metric, *, reference: float = 1.0) -> Objective:
   """The expected value of a metric, over `reference`.
 
   Args:
-    metric: of the space: latency, energy, parameters, FLOPs, ...
+    metric: of the space: latency, energy, their product
+      (`hardware.energy_delay_product`), parameters, FLOPs, ...
     reference: what it is divided by, in its unit.
 
   Returns:
@@ -107,31 +107,6 @@ def weighted(
     return sum(w * costs[m.name] for w, m in zip(weights, metrics, strict=True))
 
   return Objective(name, (), value, tuple(metrics))
-
-
-def edp(
-  latency: Metric, energy: Metric, *, reference: float = 1.0
-) -> Objective:
-  """The energy-delay product (Horowitz et al. 1994), latency x energy.
-
-  Args:
-    latency: of the space, in ms.
-    energy: of the space, in mJ.
-    reference: what it is divided by, in mJ ms.
-
-  Returns:
-    The objective; the product of the expectations.
-
-  Raises:
-    ValueError: `reference` is not above 0.
-  """
-  _check_above_zero("edp", reference=reference)
-  return Objective(
-    "edp",
-    (),
-    lambda task, costs: costs[latency.name] * costs[energy.name] / reference,
-    (latency, energy),
-  )
 
 
 def _mnasnet(name, cost, target, below, above):

@@ -44,10 +44,6 @@ def test_values_are_the_published_ones(entropy, latency, energy):
   hard = objectives.mnasnet_hard(LATENCY, 12.0)
   want = accuracy if latency <= 12 else accuracy * 12.0 / latency
   assert numbers(hard, entropy, latency, energy) == pytest.approx(-want)
-  product = objectives.edp(LATENCY, ENERGY, reference=4.0)
-  assert numbers(product, entropy, latency, energy) == pytest.approx(
-    latency * energy / 4.0
-  )
   ratio = objectives.efficiency(
     LATENCY,
     ENERGY,
@@ -82,7 +78,7 @@ def test_hard_rewards_nothing_within_the_target():
 
 def test_out_of_range_is_refused():
   for wrong in (
-    lambda: objectives.edp(LATENCY, ENERGY, reference=0.0),
+    lambda: objectives.metric(LATENCY, reference=0.0),
     lambda: objectives.mnasnet_soft(LATENCY, 0.0),
     lambda: objectives.mnasnet_soft(LATENCY, 1.0, exponent=0.07),
     lambda: objectives.mnasnet_hard(LATENCY, 1.0, exponent=0.0),

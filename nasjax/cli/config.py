@@ -126,8 +126,9 @@ class SearchConfig:
     "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (where no"
     " gradient is needed the error, 1 - accuracy), latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
-    " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
-    " mnasnet_hard (their target is the first limit)",
+    " bytes (metrics count over their median), efficiency, mnasnet_soft,"
+    " mnasnet_hard (their target is the first limit), or a weighted sum,"
+    " DEVICE:latency_ms+2*DEVICE:latency_ms",
   )
   weighting: str = option(
     "constant",
@@ -258,7 +259,7 @@ class SearchConfig:
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
-    " flops, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
+    " flops, skips, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
     " several devices DEVICE:METRIC=VALUE; LOW..HIGH with --front; may be"
     " repeated",
   )

@@ -52,11 +52,21 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
   return value
 
 
-def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
+def decide_front(
+  problem, relaxation, state, history, folder: Path, stop
+) -> None:
   """Decides every member; writes front.csv and a genotype.json for each.
 
   `baselines.csv` compares each with others under its own limits.
   `members/N/genotype.json` is member N's; the run's own is the balanced one.
+
+  Args:
+    problem: what was searched.
+    relaxation: of the search.
+    state: at its end.
+    history: rows of metrics.csv.
+    folder: of the run.
+    stop: says when a signal has come.
   """
   accuracy = searches.supernet_accuracy(
     problem.space,
@@ -100,6 +110,7 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
     folder / run_folder.FRONT, run_folder.csv_text(list(rows[0]), rows)
   )
   baselines.write(problem, compared, folder)
+  _write_volumes(problem, history, points, folder)
   for number, value in enumerate(values):
     own = folder / run_folder.MEMBERS / str(number)
     own.mkdir(parents=True, exist_ok=True)
@@ -111,6 +122,50 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
     folder / run_folder.GENOTYPE, run_folder.json_text(values[chosen])
   )
   _show_front(rows, names, folder)
+
+
+def _write_volumes(problem, history, decided, folder) -> None:
+  """Writes hypervolume.csv: what the members' expectations cover, by epoch.
+
+  Of (error, what is limited over the most expensive random architecture), up
+  to (1, 1, ...). Epochs that warm the weights up are left out.
+
+  Args:
+    problem: what was searched.
+    history: rows of metrics.csv.
+    decided: f[P, 1 + M] of the decided networks.
+    folder: of the run.
+  """
+  names = [m.name for m, _ in problem.limits]
+  if not names:
+    return
+  scale = [1.0] + [
+    max(float(problem.costs[n].of(problem.random).max()), 1e-30) for n in names
+  ]
+
+  def volume(points):
+    return pareto.hypervolume(points / np.array(scale), np.ones(len(scale)))
+
+  rows = []
+  for row in history:
+    found = [
+      [row[f"{n}__{i}"] for n in ("valid_accuracy", *_expected(names))]
+      for i in range(len(decided))
+    ]
+    if any("" in own for own in found):
+      continue
+    points = np.array(found, float)
+    points[:, 0] = 1.0 - points[:, 0]
+    rows.append({"epoch": row["epoch"], "hypervolume": volume(points)})
+  if rows:
+    run_folder.write_atomic(
+      folder / run_folder.HYPERVOLUME, run_folder.csv_text(list(rows[0]), rows)
+    )
+  print(f"hypervolume of the decided front {volume(decided):.4f}", flush=True)
+
+
+def _expected(names) -> list[str]:
+  return [f"expected_{name}" for name in names]
 
 
 def _show_front(rows, names, folder) -> None:

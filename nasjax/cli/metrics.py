@@ -37,6 +37,29 @@ def split_assignment(text: str, flag: str) -> tuple[str, str | None]:
   return name.strip(), value.strip() if equals else None
 
 
+def terms(name: str, flag: str) -> list[tuple[float, str]]:
+  """`NAME+2*NAME` -> [(weight, name)]; a name alone has weight 1."""
+  found = []
+  for term in name.split("+"):
+    weight, star, metric = term.rpartition("*")
+    if not metric.strip() or (star and not weight.strip()):
+      raise InputError(flag, f"{name!r} is no sum NAME+WEIGHT*NAME")
+    weight = number(weight, flag, low=0.0, high=1e30) if star else 1.0
+    found.append((weight, metric.strip()))
+  return found
+
+
+def named(config: SearchConfig) -> list[str]:
+  """The metrics that limits and objectives name, as they are written."""
+  flags = {"--limit": config.limit, "--objective": config.objective}
+  return [
+    metric
+    for flag, texts in flags.items()
+    for text in texts
+    for _, metric in terms(split_assignment(text, flag)[0], flag)
+  ]
+
+
 def _unit(name: str) -> int:
   """What one unit on the command line is in the metric's own."""
   return 1024 if name.endswith("_kib") else 1
@@ -58,9 +81,9 @@ def metrics(
   With several devices a device's metric is called METRIC__DEVICE.
   """
   found = {name: make(space) for name, make in COUNTED.items()}
-  asked = {
-    plain(split_assignment(t, "")[0]) for t in config.limit + config.objective
-  }
+  asked = {plain(name) for name in named(config)}
+  if "skips" in asked:
+    found["skips"] = hardware.skips(space)
   for device in devices:
     shown = _SHOWN if device.table is None else device.table.costs
     for name in device.metrics:

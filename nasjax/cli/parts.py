@@ -29,7 +29,7 @@ from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric, Objective, Relaxation
 
-COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
+COMPOSED = ("efficiency", "mnasnet_soft", "mnasnet_hard")
 _WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
 _FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
@@ -255,11 +255,10 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
-  texts = config.limit + config.objective
-  names = [metrics.split_assignment(t, "")[0] for t in texts]
+  names = metrics.named(config)
   # DEVICE:METRIC asks for a device of its own.
-  named = [metrics.plain(n) for n in names if ":" not in n]
-  if not config.device and any(n in metrics.MEASURED for n in named):
+  names = [metrics.plain(n) for n in names if ":" not in n]
+  if not config.device and any(n in metrics.MEASURED for n in names):
     return dataclasses.replace(config, device=(DEFAULT_DEVICE,))
   return config
 
@@ -294,11 +293,20 @@ def _composed(name, known, medians, bounds, flag) -> Objective:
     metrics.find(m, known, flag) for m in ("latency_ms", "energy_mj")
   )
   middle = [max(medians[m.name], 1e-9) for m in (latency, energy)]
-  if name == "edp":
-    return objectives.edp(latency, energy, reference=middle[0] * middle[1])
   return objectives.efficiency(
     latency, energy, latency_reference=middle[0], energy_reference=middle[1]
   )
+
+
+def _weighted(name, known, medians, flag) -> Objective:
+  """A weighted sum of metrics, each over its median."""
+  terms = metrics.terms(name, flag)
+  found = [metrics.find(metric, known, flag) for _, metric in terms]
+  weights = [
+    weight / max(medians[metric.name], 1e-9)
+    for (weight, _), metric in zip(terms, found, strict=True)
+  ]
+  return objectives.weighted(found, weights, name=name)
 
 
 def make_objectives(
@@ -333,6 +341,8 @@ def make_objectives(
       )
     elif name in COMPOSED:
       made.append(_composed(name, known, medians, bounds, flag))
+    elif name not in known and ("+" in name or "*" in name):
+      made.append(_weighted(name, known, medians, flag))
     else:
       names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:

@@ -212,10 +212,11 @@ def _differentiable(problem) -> Strategy:
     )
 
   def end(carried, recorder, folder, stop):
-    del recorder
     state = carried.progress.state
     if problem.members:
-      decisions.decide_front(problem, relaxation, state, folder, stop)
+      decisions.decide_front(
+        problem, relaxation, state, recorder.rows, folder, stop
+      )
       return None
 
     def decide(weights, accuracy):

@@ -29,7 +29,7 @@ from nasjax.hardware.workload import (
 )
 from nasjax.types import Metric
 
-__all__ = ["Device", "device", "device_names"]
+__all__ = ["Device", "device", "device_names", "energy_delay_product"]
 
 _FOLDER = Path(__file__).parent / "devices"
 # The metrics of a device: name -> unit.
@@ -55,6 +55,8 @@ class Device(NamedTuple):
   def metrics(self) -> tuple[str, ...]:
     """The metrics that it knows, by name."""
     columns = () if self.table is None else self.table.costs
+    if {"latency_ms", "energy_mj"} <= set(columns):
+      columns = (*columns, "edp_mj_ms")
     return tuple(m for m in METRICS if self.profile or m in columns)
 
   def metric(
@@ -71,14 +73,19 @@ class Device(NamedTuple):
     Raises:
       InputError: the device does not know it, or lacks a workload of the space.
     """
-    if name in tables.COSTS:
-      make = {"latency_ms": self.latency, "energy_mj": self.energy}[name]
-      return make(space, batch=batch, bits=bits, interpolate=interpolate)
+    tabled = {
+      "latency_ms": self.latency,
+      "energy_mj": self.energy,
+      "edp_mj_ms": self.edp,
+    }
+    if name in tabled:
+      return tabled[name](
+        space, batch=batch, bits=bits, interpolate=interpolate
+      )
     make = {
       "peak_sram_bytes": self.peak_sram,
       "flash_bytes": self.flash,
       "working_set_bytes": self.working_set,
-      "edp_mj_ms": self.edp,
       "cost": self.cost,
     }
     return make[name](space)
@@ -196,22 +203,22 @@ class Device(NamedTuple):
       f" ({own.source})",
     )
 
-  def edp(self, space: Any) -> Metric:
-    """Energy-delay product in mJ ms; an objective, no limit.
+  def edp(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Energy-delay product in mJ ms of a space's networks, see `latency`.
 
     Raises:
-      InputError: the device lacks latencies or energies.
+      InputError: as `latency` and `energy`.
     """
-    latency, energy = self.latency(space), self.energy(space)
-    return Metric(
-      "edp_mj_ms",
-      "mJ ms",
-      self.name,
-      lambda weights: energy.expected(weights) * latency.expected(weights),
-      lambda found: energy.exact(found) * latency.exact(found),
-      True,
-      f"energy ({energy.source}) x latency ({latency.source})",
-      "other",
+    how = dict(batch=batch, bits=bits, interpolate=interpolate)
+    return energy_delay_product(
+      self.latency(space, **how), self.energy(space, **how)
     )
 
   def dvfs(
@@ -369,6 +376,28 @@ def device_names() -> list[str]:
   """The devices that nasjax comes with."""
   found = [*_FOLDER.glob("*.csv"), *_FOLDER.glob("*.toml")]
   return sorted({p.stem for p in found})
+
+
+def energy_delay_product(latency: Metric, energy: Metric) -> Metric:
+  """The energy-delay product (Horowitz et al. 1994), latency x energy.
+
+  Args:
+    latency: of a space, in ms.
+    energy: of the same, in mJ.
+
+  Returns:
+    The metric `edp_mj_ms`; before deciding the product of the expectations.
+  """
+  return Metric(
+    "edp_mj_ms",
+    "mJ ms",
+    latency.device,
+    lambda weights: energy.expected(weights) * latency.expected(weights),
+    lambda found: energy.exact(found) * latency.exact(found),
+    True,
+    f"energy ({energy.source}) x latency ({latency.source})",
+    "other",
+  )
 
 
 def device(name: str) -> Device:
