@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nasjax import data, hardware, relaxations, search, spaces, training
+from nasjax.cli import config as configs
+from nasjax.cli import parts
 from nasjax.cli.main import main
 from nasjax.errors import InputError
 from nasjax.layers import auxiliary
@@ -218,6 +220,15 @@ def test_partial_channels_leave_networks_and_costs_alone(part):
     part.extract({}, one)
   with pytest.raises(ValueError, match="no multiple"):
     spaces.darts(channels=6, partial_channels=4)
+
+
+def test_the_command_line_weighs_the_edges_of_partial_channels(part, small):
+  config = configs.SearchConfig(relaxation="softmax")
+  assert parts.relaxation(config, small, 10).simplex
+  assert not parts.relaxation(config, part, 10).simplex
+  config = configs.SearchConfig(relaxation="dirichlet")
+  with pytest.raises(InputError, match="cannot weigh edges"):
+    parts.relaxation(config, part, 10)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nasjax import (
+  data,
   export,
   hardware,
   objectives,
@@ -15,6 +16,8 @@ from nasjax import (
   search,
   spaces,
 )
+from nasjax.cli import config as configs
+from nasjax.cli import parts
 from nasjax.cli.main import main
 from nasjax.errors import InputError
 from nasjax.spaces import genotype, mobilenet_supernet
@@ -227,6 +230,23 @@ def test_the_network_exports_to_onnx(wide, images):
   own = wide.extract(wide.init(jax.random.key(0)), one)
   model = export.network(network, own, (8, 8, 1))
   assert export.parity(model, network, own, images) < 1e-5
+
+
+def test_the_command_line_offers_widths_and_a_super_kernel():
+  flags = dict(
+    widths=["50", "75", "100", "125"], shared_kernels=True, cells="1"
+  )
+  images = data.load("digits")
+
+  def made(name):
+    config = configs.from_flags(configs.SearchConfig, {**flags, "space": name})
+    return parts.search_space(config, images)
+
+  space = made("mobilenet")
+  assert space.groups["width"].candidates == ("0.5", "0.75", "1", "1.25")
+  assert space.arguments["shared_kernels"]
+  with pytest.raises(InputError, match="--widths: the space edge has none"):
+    made("edge")
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ class Volumes:
     self._scale = np.array(
       [1.0]
       + [
-        max(float(problem.costs[m.name].of(problem.random).max()), 1e-30)
+        max(float(problem.random_values(m.name).max()), 1e-30)
         for m in populations.costs(problem)
       ]
     )

@@ -139,7 +139,7 @@ def build(problem: Any) -> Strategy:
 
 def _objectives(problem):
   medians = {
-    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
+    n: float(np.median(problem.random_values(n))) for n in problem.costs
   }
   return parts.make_objectives(
     problem.config, problem.metrics, medians, problem.limits
