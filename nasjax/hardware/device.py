@@ -8,7 +8,7 @@ the roofline and the energy model elsewhere. Every metric says which in its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,17 +65,32 @@ class Device(NamedTuple):
     batch: int = 1,
     bits: int = 32,
     interpolate: bool = False,
+    in_place: Sequence[str] = (),
+    deadline_ms: float | None = None,
   ) -> Metric:
     """The metric of that name, one of `METRICS`; the rest as `latency`.
+
+    Args:
+      space: the space.
+      name: of the metric.
+      batch: of latency and energy.
+      bits: of latency and energy.
+      interpolate: for latency and energy.
+      in_place: of the peak memory, see `memory.schedule`.
+      deadline_ms: of the energy-delay product: it is taken at each network's
+        own best frequency, see `dvfs`.
 
     Raises:
       InputError: the device does not know it, or lacks a workload of the space.
     """
+    if name == "edp_mj_ms" and deadline_ms is not None:
+      return self.dvfs(space, deadline_ms)[0]
+    if name == "peak_sram_bytes":
+      return self.peak_sram(space, in_place=in_place)
     if name in tables.COSTS:
       make = {"latency_ms": self.latency, "energy_mj": self.energy}[name]
       return make(space, batch=batch, bits=bits, interpolate=interpolate)
     make = {
-      "peak_sram_bytes": self.peak_sram,
       "flash_bytes": self.flash,
       "working_set_bytes": self.working_set,
       "edp_mj_ms": self.edp,
@@ -179,8 +194,12 @@ class Device(NamedTuple):
       source=f"counted, {own.bits} bits of {self.name} ({own.source})",
     )
 
-  def peak_sram(self, space: Any) -> Metric:
+  def peak_sram(self, space: Any, *, in_place: Sequence[str] = ()) -> Metric:
     """Peak activation memory in bytes under the best order, see `memory`.
+
+    Args:
+      space: the space.
+      in_place: `("depthwise",)` lets those write over their input.
 
     Raises:
       InputError: the device has no profile, or the space no plan.
@@ -189,9 +208,11 @@ class Device(NamedTuple):
     return memory.peak_metric(
       space,
       own.bits,
+      in_place=in_place,
       device=self.name,
-      source=f"counted, best order, {own.bits} bits of {self.name}"
-      f" ({own.source})",
+      source="counted, best order, "
+      + "".join(f"{kind} in place, " for kind in in_place)
+      + f"{own.bits} bits of {self.name} ({own.source})",
     )
 
   def edp(self, space: Any) -> Metric:
@@ -265,7 +286,8 @@ class Device(NamedTuple):
       lambda weights: 1e6 * best(weights).edp_js,
       lambda found: float(1e6 * best(found.one_hot()).edp_js),
       True,
-      f"roofline and energy model of {self.name} ({own.source})",
+      f"roofline and energy model of {self.name} at the best frequency within"
+      f" {deadline_ms:g} ms ({own.source})",
       "other",
     )
     return metric, best
