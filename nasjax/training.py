@@ -18,6 +18,8 @@ import optax
 from jax import lax
 
 from nasjax import data
+from nasjax.hardware import quantization
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search.epochs import epoch_steps, on_device
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
@@ -36,6 +38,7 @@ class Recipe(NamedTuple):
   label_smoothing: float = 0.1  # 0..1: the share spread over all classes
   drop_path: float = 0.0  # an edge's probability at the end; grows from 0
   augmentation: data.Augmentation = data.Augmentation()
+  low_bits: LowBits = FLOAT  # kernels seen quantised, or kept symmetric
 
 
 class State(NamedTuple):
@@ -63,6 +66,7 @@ def _check(recipe: Recipe) -> None:
   for name in ("epochs", "batch_size"):
     if getattr(recipe, name) < 1:
       raise ValueError(f"{name}={getattr(recipe, name)} must be at least 1")
+  quantization.check_low_bits(recipe.low_bits, "low_bits")
   if not recipe.learning_rate > 0:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
@@ -152,7 +156,10 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
 
   def loss(params, batch_stats, batch, rate, key):
     outputs, new = network.clone(drop_path=rate).apply(
-      {"params": params, "batch_stats": batch_stats},
+      {
+        "params": quantization.seen_weights(params, recipe.low_bits),
+        "batch_stats": batch_stats,
+      },
       batch.images,
       True,
       mutable=["batch_stats"],
@@ -164,7 +171,9 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
     )
     entropy = optax.losses.softmax_cross_entropy(outputs, targets).mean()
     hits = (jnp.argmax(outputs, -1) == batch.labels).mean()
-    return entropy, (new.get("batch_stats", batch_stats), hits)
+    more = quantization.weight_penalty(params, recipe.low_bits)
+    stats = new.get("batch_stats", batch_stats)
+    return entropy + more, (stats, entropy, hits)
 
   def epoch(state, pool, rows, key):
     def step(state, row):
@@ -175,7 +184,9 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
       images = data.augment(augmenting, batch.images, recipe.augmentation)
       # Linear in time, as DARTS has it; no operation at all where it is 0.
       rate = recipe.drop_path * state.step / steps if recipe.drop_path else 0.0
-      (value, (stats, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(
+      (_, (stats, value, hits)), gradient = jax.value_and_grad(
+        loss, has_aux=True
+      )(
         state.variables["params"],
         state.variables.get("batch_stats", {}),
         batch._replace(images=images),

@@ -27,6 +27,25 @@ class RetrainConfig:
     "augmentation: auto (suits the data), none, or a list of flip, crop,"
     " cutout",
   )
+  quantize_bits: int | None = option(
+    None,
+    "weights are rounded to so many bits in each forward pass, straight through"
+    " in its gradient; default: not",
+    low=2,
+    high=16,
+  )
+  quantize_scale: str = option(
+    "channel",
+    "what shares a step of the quantiser: channel, tensor",
+    choices=("channel", "tensor"),
+  )
+  asymmetry_penalty: float = option(
+    0.0,
+    "of weights, coefficient in their loss: symmetric quantisers waste what a"
+    " channel's range lacks on one side",
+    low=0,
+    high=1e6,
+  )
   inherit: bool = option(
     False, "start from the supernet's weights instead of fresh ones"
   )

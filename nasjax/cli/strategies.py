@@ -143,6 +143,7 @@ def _weight_options(problem) -> dict[str, Any]:
     optimizer=default_optimizer(rate),
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
+    low_bits=parts.low_bits(config),
   )
 
 
@@ -150,7 +151,7 @@ def _decision(problem, relaxation, state, decide, stop) -> Decision:
   """Decides by `decide(weights, accuracy)`, scored at the shared weights."""
   score = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )
