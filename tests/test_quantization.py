@@ -135,7 +135,7 @@ def test_errors_see_the_normalisation_that_will_be_folded_in(toy):
     if not per_channel:
       assert float(found) != pytest.approx(float(plain["layers"][1, 2]))
   with pytest.raises(InputError, match="no plan"):
-    q.candidate_errors(spaces.macro(), params, 4)
+    q.candidate_errors(spaces.mobilenet(), params, 4)
 
 
 def test_asymmetry_of_choices_by_hand(toy):
@@ -229,4 +229,4 @@ def test_a_decided_network_is_trained_for_few_bits(toy):
     accuracies[name] = training.accuracy(
       network, variables, images, data.statistics(images)
     )
-  assert accuracies["two"] > max(0.8, accuracies["float"] + 0.05)
+  assert accuracies["two"] > accuracies["float"] + 0.2
