@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 
 from nasjax.types import Array, Costs, Metric, Objective, Task
 
@@ -22,6 +23,7 @@ __all__ = [
   "mnasnet_hard",
   "mnasnet_soft",
   "weighted",
+  "worst",
 ]
 
 
@@ -105,6 +107,51 @@ def weighted(
   def value(task: Task, costs: Costs) -> Array:
     del task
     return sum(w * costs[m.name] for w, m in zip(weights, metrics, strict=True))
+
+  return Objective(name, (), value, tuple(metrics))
+
+
+def worst(
+  metrics: Sequence[Metric],
+  references: Sequence[float],
+  *,
+  name: str,
+  temperature: float = 0.1,
+) -> Objective:
+  """The smooth worst case of a metric over devices.
+
+  t log sum_d exp(cost_d / reference_d / t): never below the largest ratio, and
+  above it by t log(devices) at most. Its gradient is a mean of the devices',
+  weighted by the softmax of their ratios over t.
+
+  Args:
+    metrics: one a device.
+    references: what each is divided by, in its unit.
+    name: of the objective.
+    temperature: t, in ratios; towards 0 the worst device alone counts.
+
+  Returns:
+    The objective.
+
+  Raises:
+    ValueError: another number of references, none, or a reference or the
+      temperature not above 0.
+  """
+  if not metrics or len(references) != len(metrics):
+    raise ValueError(
+      f"objective {name}: {len(references)} references for"
+      f" {len(metrics)} metrics"
+    )
+  _check_above_zero(name, temperature=temperature)
+  for reference in references:
+    _check_above_zero(name, reference=reference)
+
+  def value(task: Task, costs: Costs) -> Array:
+    del task
+    ratios = [
+      costs[m.name] / r for m, r in zip(metrics, references, strict=True)
+    ]
+    return temperature * logsumexp(jnp.stack(ratios) / temperature)
 
   return Objective(name, (), value, tuple(metrics))
 

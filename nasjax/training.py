@@ -19,6 +19,7 @@ from jax import lax
 
 from nasjax import data
 from nasjax.hardware import quantization
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search.epochs import epoch_steps, on_device
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
@@ -39,7 +40,7 @@ class Recipe(NamedTuple):
   augmentation: data.Augmentation = data.Augmentation()
   # The share of a second classifier's loss, DARTS has 0.4; 0: there is none.
   auxiliary: float = 0.0
-  symmetric_weights: float = 0.0  # of a penalty, see `quantization`
+  low_bits: LowBits = FLOAT  # kernels seen quantised, or kept symmetric
 
 
 class State(NamedTuple):
@@ -69,21 +70,14 @@ def _check(recipe: Recipe) -> None:
       raise ValueError(f"{name}={getattr(recipe, name)} must be at least 1")
   if not 0.0 <= recipe.auxiliary <= 10.0:
     raise ValueError(f"auxiliary={recipe.auxiliary} must be in [0, 10]")
-  if not recipe.symmetric_weights >= 0:
-    raise ValueError(
-      f"symmetric_weights={recipe.symmetric_weights} must be 0 or more"
-    )
+  quantization.check_low_bits(recipe.low_bits, "low_bits")
   if not recipe.learning_rate > 0:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
 
 def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
   rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
-  penalty = []
-  if recipe.symmetric_weights:
-    penalty = [quantization.symmetric_weights(recipe.symmetric_weights)]
   return optax.chain(
-    *penalty,
     optax.clip_by_global_norm(5.0),
     optax.add_decayed_weights(recipe.weight_decay),
     optax.sgd(rate, momentum=recipe.momentum),
@@ -186,7 +180,10 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
 
   def loss(params, batch_stats, batch, rate, key):
     outputs, new = network.clone(drop_path=rate).apply(
-      {"params": params, "batch_stats": batch_stats},
+      {
+        "params": quantization.seen_weights(params, recipe.low_bits),
+        "batch_stats": batch_stats,
+      },
       batch.images,
       True,
       mutable=["batch_stats"],
@@ -202,7 +199,9 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
       own = optax.losses.softmax_cross_entropy(other, targets).mean()
       entropy += recipe.auxiliary * own
     hits = (jnp.argmax(outputs, -1) == batch.labels).mean()
-    return entropy, (new.get("batch_stats", batch_stats), hits)
+    more = quantization.weight_penalty(params, recipe.low_bits)
+    stats = new.get("batch_stats", batch_stats)
+    return entropy + more, (stats, entropy, hits)
 
   def epoch(state, pool, rows, key):
     def step(state, row):
@@ -213,7 +212,9 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
       images = data.augment(augmenting, batch.images, recipe.augmentation)
       # Linear in time, as DARTS has it; no operation at all where it is 0.
       rate = recipe.drop_path * state.step / steps if recipe.drop_path else 0.0
-      (value, (stats, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(
+      (_, (stats, value, hits)), gradient = jax.value_and_grad(
+        loss, has_aux=True
+      )(
         state.variables["params"],
         state.variables.get("batch_stats", {}),
         batch._replace(images=images),

@@ -1,12 +1,8 @@
 """Quantisation-friendly rules: any space, from the command line."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from nasjax import spaces
 from nasjax.cli import config as configs
 from nasjax.cli import parts, quantization_rules
 from nasjax.cli.main import main
@@ -144,7 +140,6 @@ def test_the_devices_vectors():
     (("largest_expansion=0",), "at least 1"),
     (("largest_expansion=device",), "no number"),
     (("channel_multiple=device",), "add --device"),
-    (("symmetric_weights=-1",), "at least 0"),
     (("channel_multiple=2", "channel_multiple=4"), "twice"),
   ],
 )
@@ -173,63 +168,9 @@ def test_rules_that_a_space_cannot_keep(space, options, rule, said, capsys):
   assert said in capsys.readouterr().err
 
 
-def test_symmetric_weights_add_the_gradient_of_their_penalty():
-  rng = np.random.default_rng(0)
-  params = {
-    "a": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 2, 4)) + 1, "f4")},
-    "linear_0": {
-      "kernel": jnp.asarray(rng.normal(size=(4, 3)), "f4"),
-      "bias": jnp.ones(3),
-    },
-  }
-  zero = jax.tree.map(jnp.zeros_like, params)
-  made = quantization.symmetric_weights(0.5)
-  found, _ = made.update(zero, made.init(params), params)
-  slope = jax.grad(quantization.asymmetry_penalty)(params)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, 0.5 * b, atol=1e-7), found, slope
-  )
-  assert not np.asarray(found["linear_0"]["bias"]).any()
-  before = float(quantization.asymmetry_penalty(params))
-  optimizer = optax.chain(made, optax.sgd(1.0))
-  state = optimizer.init(params)
-  for _ in range(50):
-    updates, state = optimizer.update(zero, state, params)
-    params = optax.apply_updates(params, updates)
-  assert float(quantization.asymmetry_penalty(params)) < 0.5 * before
-
-
 def test_stacked_kernels_are_penalised_one_by_one():
   """Two cells with ranges 0..1 and -1..0 are not symmetric together."""
   kernel = np.zeros((2, 1, 1, 2, 1), np.float32)
   kernel[0, 0, 0, 0], kernel[1, 0, 0, 0] = 1.0, -1.0
   found = quantization.asymmetry_penalty({"convolution_0": {"kernel": kernel}})
   assert float(found) == pytest.approx(1.0)
-
-
-def test_the_search_trains_with_the_penalty(tiny_problem):
-  """Its gradient is part of the weights' optimiser, and of no other's."""
-  plain, penalised = tiny_problem
-  assert plain < penalised
-
-
-@pytest.fixture(scope="module")
-def tiny_problem():
-  """Norms of the first update of weights that have no gradient."""
-  from types import SimpleNamespace
-
-  from nasjax.cli import strategies
-
-  norms = []
-  space = spaces.tiny(width=20, image_shape=(8, 8, 1), stage_depths=(1,) * 7)
-  params = space.init(jax.random.key(0))["params"]
-  zero = jax.tree.map(jnp.zeros_like, params)
-  for rules in ((), ("symmetric_weights=10",)):
-    config = configs.SearchConfig(quantization_rule=rules)
-    options = strategies._weight_options(
-      SimpleNamespace(config=config, steps=9)
-    )
-    optimizer = options["optimizer"]
-    updates, _ = optimizer.update(zero, optimizer.init(params), params)
-    norms.append(float(optax.global_norm(updates)))
-  return norms

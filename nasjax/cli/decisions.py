@@ -12,7 +12,9 @@ from rich.table import Table
 
 from nasjax import data, pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import baselines, training
+from nasjax.cli import baselines, parts, training
+from nasjax.cli import metrics as metric_parts
+from nasjax.hardware import schedules
 from nasjax.search import ranking
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
@@ -49,7 +51,27 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
   )
   if expected is not None:
     value["expected"] = expected
+  orders = _schedules(problem, decided)
+  if orders:
+    value["schedules"] = orders
   return value
+
+
+def _schedules(problem, decided) -> dict[str, Any]:
+  """By device: the execution order behind its peak memory."""
+  in_place = metric_parts.in_place(problem.config)
+  bits = {
+    d.name: d.profile.bits
+    for d in parts.devices(problem.config)
+    if d.profile is not None
+  }
+  return {
+    m.device: schedules.as_json(
+      schedules.plan(decided, bits[m.device], in_place=in_place), m.source
+    )
+    for name, m in problem.metrics.items()
+    if metric_parts.plain(name) == "peak_sram_bytes"
+  }
 
 
 def decide_front(
@@ -70,7 +92,7 @@ def decide_front(
   """
   accuracy = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )
@@ -210,7 +232,7 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
   ]
   accuracy = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )

@@ -177,7 +177,7 @@ def run(
     Stopped: a signal has come; where the evolution stands is saved.
   """
   config = problem.config
-  variables = carried.progress.state.shared.variables
+  variables = training.variables(problem, carried.progress.state)
   evaluate = Evaluator(problem, measured, variables, stop)
   made = populations.make(problem, measured)
   volumes = Volumes(problem)

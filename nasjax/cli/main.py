@@ -118,6 +118,15 @@ def _parser() -> parsers.Parser:
     "path", metavar="PATH", help="a run folder or a genotype.json"
   )
   configs.add_flags(timing, hw_config.TimeConfig)
+  scheduling = tools.add_parser(
+    "schedule",
+    help="print in which order a decided network needs the least memory",
+    allow_abbrev=False,
+  )
+  scheduling.add_argument(
+    "path", metavar="PATH", help="a run folder or a genotype.json"
+  )
+  configs.add_flags(scheduling, hw_config.ScheduleConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -162,7 +171,7 @@ def _parser() -> parsers.Parser:
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  hardware = (measure, fit, bundle, take, covering, timing)
+  hardware = (measure, fit, bundle, take, covering, timing, scheduling)
   looking = (show, doctor, listing, verify)
   for command in (search, resume, retrain, *looking, *hardware):
     command.add_argument(
@@ -264,6 +273,9 @@ def _hardware(arguments) -> int:
   if arguments.tool == "time":
     made = configs.from_flags(hw_config.TimeConfig, flags)
     return hw_use.time_network(arguments.path, made)
+  if arguments.tool == "schedule":
+    made = configs.from_flags(hw_config.ScheduleConfig, flags)
+    return hw_use.schedule(arguments.path, made)
   return hw.measure(configs.from_flags(hw_config.MeasureConfig, flags))
 
 

@@ -24,12 +24,15 @@ from nasjax import (
 )
 from nasjax.cli import metrics, own_spaces, quantization_rules
 from nasjax.cli.config import SearchConfig
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, nearest
+from nasjax.hardware.quantization import LowBits
 from nasjax.reader import RAISED, load_part, number, one_problem
 from nasjax.spaces import space as spaces
 from nasjax.types import Metric, Objective, Relaxation
 
 COMPOSED = ("efficiency", "mnasnet_soft", "mnasnet_hard")
+WORST = "worst_"
 _WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
 _FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
@@ -196,6 +199,15 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   return made
 
 
+def low_bits(config: SearchConfig | RetrainConfig) -> LowBits:
+  """How the weights are made fit for few bits."""
+  return LowBits(
+    config.quantize_bits,
+    config.quantize_scale == "channel",
+    config.asymmetry_penalty,
+  )
+
+
 def hypergradient(config: SearchConfig) -> Any:
   """The hypergradient asked for."""
   return choose(hypergradients, config.hypergradient, "--hypergradient")()
@@ -309,6 +321,21 @@ def _weighted(name, known, medians, flag) -> Objective:
   return objectives.weighted(found, weights, name=name)
 
 
+def _worst(name, known, medians, flag) -> Objective:
+  """The smooth worst case over the devices, `worst_METRIC`."""
+  own = metrics.plain(name.removeprefix(WORST))
+  found = [m for m in known.values() if metrics.plain(m.name) == own]
+  if len(found) < 2:
+    known_on = "one device" if found else "no device"
+    raise InputError(
+      flag,
+      f"{known_on} has the metric {own!r}",
+      "name several with --device, and METRIC of them in worst_METRIC",
+    )
+  middle = [max(medians[m.name], 1e-9) for m in found]
+  return objectives.worst(found, middle, name=name)
+
+
 def make_objectives(
   config: SearchConfig,
   known: Mapping[str, Metric],
@@ -343,6 +370,8 @@ def make_objectives(
       made.append(_composed(name, known, medians, bounds, flag))
     elif name not in known and ("+" in name or "*" in name):
       made.append(_weighted(name, known, medians, flag))
+    elif name.startswith(WORST):
+      made.append(_worst(name, known, medians, flag))
     else:
       names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:

@@ -14,14 +14,13 @@ from nasjax.cli import metrics
 from nasjax.cli.config import MAX_SIDE, SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import closing
-from nasjax.reader import number, whole
+from nasjax.reader import whole
 
 BOUNDED = "relu6"
 _FLAG = "--quantization-rule"
 _NAMES = (
   "bounded_activations",
   "largest_expansion",
-  "symmetric_weights",
   "channel_multiple",
 )
 
@@ -31,7 +30,6 @@ class Rules(NamedTuple):
 
   bounded_activations: bool = False
   largest_expansion: int | None = None
-  symmetric_weights: float = 0.0  # strength of the penalty, in loss units
   channel_multiple: int | None = None
 
 
@@ -51,8 +49,6 @@ def read(config: SearchConfig) -> Rules:
       )
     if name == "bounded_activations":
       found[name] = True
-    elif name == "symmetric_weights":
-      found[name] = number(value, flag, low=0.0, high=1e9)
     elif value == "device":
       found[name] = _vectors(config, name, flag)
     else:

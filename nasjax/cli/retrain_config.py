@@ -29,17 +29,29 @@ class RetrainConfig:
     low=0,
     high=10,
   )
-  symmetric_weights: float = option(
-    0.0,
-    "strength of a penalty on kernels whose ranges are not symmetric, which"
-    " quantise badly",
-    low=0,
-    high=1e9,
-  )
   augment: str = option(
     "auto",
     "augmentation: auto (suits the data), none, or a list of flip, crop,"
     " cutout",
+  )
+  quantize_bits: int | None = option(
+    None,
+    "weights are rounded to so many bits in each forward pass, straight through"
+    " in its gradient; default: not",
+    low=2,
+    high=16,
+  )
+  quantize_scale: str = option(
+    "channel",
+    "what shares a step of the quantiser: channel, tensor",
+    choices=("channel", "tensor"),
+  )
+  asymmetry_penalty: float = option(
+    0.0,
+    "of weights, coefficient in their loss: symmetric quantisers waste what a"
+    " channel's range lacks on one side",
+    low=0,
+    high=1e6,
   )
   inherit: bool = option(
     False, "start from the supernet's weights instead of fresh ones"

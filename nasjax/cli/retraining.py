@@ -24,6 +24,7 @@ from nasjax.cli import fingerprint, own_spaces, parts, reuse
 from nasjax.cli.config import SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
+from nasjax.hardware.quantization import seen_weights
 
 
 def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
@@ -70,8 +71,12 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     drop_path=config.drop_path,
     augmentation=parts.augmentation(config.augment, dataset),
     auxiliary=config.auxiliary,
-    symmetric_weights=config.symmetric_weights,
+    low_bits=parts.low_bits(config),
   )
+  if config.quantize_scale == "tensor" and config.quantize_bits is None:
+    raise InputError(
+      "--quantize-scale", "nothing is quantised", "add --quantize-bits"
+    )
   size = len(dataset.train.labels)
   if config.batch_size > size:
     raise InputError(
@@ -169,7 +174,7 @@ def _train(source, decided, recipe, dataset, config, folder, known, stop):
       flush=True,
     )
     stop.check()
-  _finish(decided, state, dataset, folder)
+  _finish(decided, recipe, state, dataset, folder)
 
 
 def _restored(folder: Path, known, target: Any):
@@ -194,16 +199,18 @@ def _restored(folder: Path, known, target: Any):
   return jax.tree.map(jnp.asarray, state), rows
 
 
-def _finish(decided, state, dataset, folder: Path) -> None:
+def _finish(decided, recipe, state, dataset, folder: Path) -> None:
   statistics = data.statistics(dataset.train)
+  params = seen_weights(state.variables["params"], recipe.low_bits)
+  variables = {**state.variables, "params": params}
   found = {
     "train_accuracy": training.accuracy(
-      decided, state.variables, dataset.train, statistics
+      decided, variables, dataset.train, statistics
     )
   }
   if dataset.test is not None:
     found["test_accuracy"] = training.accuracy(
-      decided, state.variables, dataset.test, statistics
+      decided, variables, dataset.test, statistics
     )
   run_folder.write_atomic(
     folder / run_folder.RETRAINED, run_folder.json_text(found)

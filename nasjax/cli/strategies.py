@@ -18,12 +18,10 @@ from nasjax.cli import (
   evolution,
   parts,
   populations,
-  quantization_rules,
   training,
 )
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
-from nasjax.hardware import quantization
 from nasjax.search import enas
 from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
@@ -150,14 +148,11 @@ def _weight_options(problem) -> dict[str, Any]:
   """How the weights of any supernet are trained."""
   config = problem.config
   rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
-  optimizer = default_optimizer(rate)
-  strength = quantization_rules.read(config).symmetric_weights
-  if strength:
-    optimizer = optax.chain(quantization.symmetric_weights(strength), optimizer)
   return dict(
-    optimizer=optimizer,
+    optimizer=default_optimizer(rate),
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
+    low_bits=parts.low_bits(config),
   )
 
 
@@ -165,7 +160,7 @@ def _decision(problem, relaxation, state, decide, stop) -> Decision:
   """Decides by `decide(weights, accuracy)`, scored at the shared weights."""
   score = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )

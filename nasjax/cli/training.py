@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import checkpoint, data, run_folder
-from nasjax.cli import fingerprint, populations, tables
+from nasjax.cli import fingerprint, parts, populations, tables
 from nasjax.errors import NumbersError
+from nasjax.hardware.quantization import seen_weights
 from nasjax.search import epochs
 from nasjax.signals import Stop
 from nasjax.spaces import space as spaces
@@ -245,6 +246,13 @@ def _led_by_skips(problem, relaxation, state) -> bool:
   best = {n: w.argmax(-1) for n, w in weights.items()}
   skips, edges = spaces.count_skips(spaces.Architecture(problem.space, best))
   return skips >= problem.config.stop_on_skips * edges
+
+
+def variables(problem, state) -> dict[str, Any]:
+  """The supernet's variables as its forward pass sees them."""
+  found = state.shared.variables
+  low_bits = parts.low_bits(problem.config)
+  return {**found, "params": seen_weights(found["params"], low_bits)}
 
 
 def expected(relaxation, state) -> dict[str, np.ndarray]:
