@@ -13,6 +13,8 @@ a tensor, in the exported file.
     python -m experiments.quantization_objective [--seeds 0 1 2] [--json]
 
 Space and images are those of `small_fashion`.
+
+No figures yet: it has not been run, only written.
 """
 
 from __future__ import annotations
