@@ -13,6 +13,7 @@ from nasjax.cli import config as configs
 from nasjax.cli import parts, search, strategies
 from nasjax.cli.main import main
 from nasjax.hardware import table as tables
+from nasjax.spaces import space as space_tools
 
 SHAPE = dict(channels=4, cells=1, image_shape=(8, 8, 3), num_classes=3)
 
@@ -125,7 +126,8 @@ def test_a_front_is_decided_reused_and_ranked(files, tmp_path, capsys):
   assert value["metrics"]["latency_ms"]["value"] <= 0.9 * high
   assert len(rows(again / "ranking.csv")) == 3
   assert len(rows(again / "metrics.csv")) == 1  # without the warm-up's epochs
-  assert main(["search", "--from", str(out), "--cells", "2"]) == 2
+  other = ["--cells", "2", "--limit", "macs=1e9"]
+  assert main(["search", "--from", str(out), *other]) == 2
   assert "another one" in capsys.readouterr().err
 
 
@@ -237,6 +239,21 @@ def test_the_energy_delay_product_is_a_metric(files):
   assert float(metric.expected(found.one_hot())) == pytest.approx(
     product, rel=1e-5
   )
+
+
+def test_skips_are_limited_like_a_cost(files):
+  problem = search.prepare(config(files, limit=("skips=2",)))
+  metric = problem.metrics["skips"]
+  for i in range(20):
+    one = space_tools.Architecture(
+      problem.space, {n: r[i] for n, r in problem.random.items()}
+    )
+    assert metric.exact(one) == space_tools.count_skips(one)[0]
+    assert float(metric.expected(one.one_hot())) == metric.exact(one)
+  skips = problem.space.skips["cell"]
+  leaning = {"cell": np.where(skips, 0.45, 0.1 / 3)}
+  decided = problem.space.decide(leaning, problem.limits)
+  assert space_tools.count_skips(decided)[0] == 2
 
 
 @pytest.mark.parametrize(
