@@ -1,15 +1,33 @@
 """How well a supernet ranks networks that are trained alone.
 
-Supernets of the edge space are trained on uniform single paths, a seed each.
-Random networks are scored at their weights, with batch statistics of their own,
-and by training each alone from fresh weights, some times over: Spearman's
-correlation of two such trainings says how well one ranks at all. All are scored
-on images that no weight was trained on.
+Supernets are trained on uniform single paths, a seed each. Random networks are
+scored at their weights, with batch statistics of their own, and by training
+each alone from fresh weights, some times over: Spearman's correlation of two
+such trainings says how well one ranks at all. All are scored on images that no
+weight was trained on.
 
-    python experiments/supernet_ranking.py [--data fashion-mnist] [--seeds 3] \
+    python experiments/supernet_ranking.py [--data fashion-mnist] \
+        [--space nasbench201] [--images 4096] [--scored 4096] [--seeds 3] \
         [--networks 30] [--repeats 2] [--epochs 40] [--alone 10] [--json]
 
 Images of 28 pixels or more are halved, so that it takes minutes.
+
+On digits (`--data digits --images 768 --scored 512 --epochs 200`: supernets of
+2400 steps, seeds 0, 1, 2) it falls short of the 0.5 that is asked for:
+
+    --space      --alone  accuracies alone  Spearman, supernet 0, 1, 2
+    edge         30       92.4-97.5%         0.03   0.24  -0.10
+    nasbench201  30       95.9-98.6%         0.11   0.12   0.20
+
+(Edge against the mean of two standalone trainings, nasbench201 against one.)
+Networks that are trained alone for 360 steps hardly differ there: in edge the
+standard deviation of their mean accuracies is 0.9 points, that of one
+training's noise 0.7, and one training and its repeat agree with 0.54, one
+supernet and another with 0.36 to 0.58. Max pools of edge's first stage rank
+high alone and last in every supernet.
+
+Fashion-MNIST has not been run to its end: 30 standalone trainings of the edge
+space take 31 ms a step there, over 10 minutes of CPU time.
 """
 
 from __future__ import annotations
@@ -31,27 +49,35 @@ from nasjax.search import genes as genetics
 from nasjax.search import ranking
 from nasjax.spaces import space as space_tools
 
-CHANNELS, NODES, STAGES = 16, 2, 3
+# Small: about a minute to compile.
+SPACES = {
+  "edge": (spaces.edge, {"channels": 16, "nodes": 2, "stages": 3}),
+  "nasbench201": (spaces.nasbench201, {"channels": 8, "cells": 1}),
+}
 
 
 def drawn(space, count: int) -> np.ndarray:
-  """Genes i32[count, G] of random networks, each once."""
+  """Genes i32[count, G] of random networks that see their input, each once."""
   found = space_tools.random_choices(
     space, np.random.default_rng(0), 10 * count
   )
   genes = genetics.from_choices(space.masks, found)
   _, first = np.unique(genes, axis=0, return_index=True)
-  return genes[np.sort(first)[:count]]
+  whole = [
+    row
+    for row in genes[np.sort(first)]
+    if space_tools.is_connected(genetics.architecture(space, row))
+  ]
+  return np.array(whole[:count])
 
 
 def run(found: argparse.Namespace) -> dict[str, Any]:
   dataset = path_supernet.halved(data.load(found.data))
-  space = spaces.edge(
+  make, arguments = SPACES[found.space]
+  space = make(
     image_shape=data.shape(dataset.train),
     num_classes=dataset.num_classes,
-    channels=CHANNELS,
-    nodes=NODES,
-    stages=STAGES,
+    **arguments,
   )
   networks = drawn(space, found.networks)
   train, steps = path_supernet.trainer(space, found.images, found.epochs)
@@ -89,6 +115,8 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
       )
     )
     show(f"each alone, repeat {seed}, {few} steps", alone[-1], start)
+    rho = [ranking.rank_correlation(one, alone[-1]) for one in shared]
+    print(f"  Spearman with each supernet: {np.round(rho, 3)}", flush=True)
   return summary(np.array(shared), np.array(alone))
 
 
@@ -129,6 +157,7 @@ def summary(shared: np.ndarray, alone: np.ndarray) -> dict[str, Any]:
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--data", default="fashion-mnist")
+  parser.add_argument("--space", default="nasbench201", choices=SPACES)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--first-seed", type=int, default=0)
   parser.add_argument("--networks", type=int, default=30)

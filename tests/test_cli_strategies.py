@@ -32,21 +32,21 @@ CASES = {
   "random": (["--population", "15", "--generations", "6"], 10),
   "staged": (["--predictor-samples", "50", "--generations", "6"], 140),
 }
-# Two epochs of three steps, and generations; each ends with a checkpoint.
+# Epochs of three steps, and generations; each ends with a checkpoint.
 TINY = (
   "--space nasbench201 --channels 2 --cells 1 --epochs 2 --batch-size 8"
   " --checkpoint-minutes 0 --limit"
 ).split()
-BRED = "--population 6 --generations 3".split()
+BRED = "--epochs 1 --population 6 --generations 3".split()
 ONE, TWO = "macs=50000", "macs=40000..60000"
 SMALL = {
   "differentiable": ([ONE], 6),
   "front": ([TWO, "--front", "2"], 6),
   "enas": ([ONE, "--controller-samples", "2"], 6),
-  "hybrid": ([ONE, *BRED, "--refine-every", "2"], 6 + 3),
-  "nsga2": ([ONE, *BRED], 6 + 3),
-  "random": ([ONE, *BRED], 6 + 3),
-  "staged": ([ONE, *BRED, "--predictor-samples", "10"], 6 + 1 + 3),
+  "hybrid": ([ONE, *BRED, "--refine-every", "2"], 3 + 3),
+  "nsga2": ([ONE, *BRED], 3 + 3),
+  "random": ([ONE, *BRED], 3 + 3),
+  "staged": ([ONE, *BRED, "--predictor-samples", "10"], 3 + 1 + 3),
 }
 FILES = (
   *(run_folder.METRICS, run_folder.GENOTYPE, run_folder.BASELINES),
@@ -153,7 +153,7 @@ def test_it_goes_on_from_any_checkpoint_with_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy, step", [("enas", 2), ("nsga2", 6 + 1)])
+@pytest.mark.parametrize("strategy, step", [("enas", 2), ("nsga2", 3 + 1)])
 def test_stopped_by_a_signal_it_ends_with_the_same_bits(
   strategy, step, npz, tmp_path, capsys
 ):
