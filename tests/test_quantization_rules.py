@@ -210,7 +210,7 @@ def test_stacked_kernels_are_penalised_one_by_one():
 
 def test_the_search_trains_with_the_penalty():
   """Weights that have no other gradient move further."""
-  params = {"a": {"kernel": jnp.asarray([[[[1.0], [2.0]]]])}}
+  params = {"a": {"kernel": jnp.asarray([[[[-1.0], [2.0]]]])}}
   zero = jax.tree.map(jnp.zeros_like, params)
   moved = []
   for rules in ((), ("symmetric_weights=10",)):

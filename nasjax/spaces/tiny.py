@@ -218,7 +218,12 @@ def shrink(
 
   def order(one):
     enough = one.share >= least_share
-    return (not enough, -one.mean_flops if enough else -one.share)
+    # Of equal ones that which sees more: a stride can hide a resolution.
+    return (
+      not enough,
+      -one.mean_flops if enough else -one.share,
+      -one.resolution,
+    )
 
   return tuple(sorted(found, key=order))
 
