@@ -137,7 +137,7 @@ def test_the_devices_vectors():
     (("bounded_activation",), "did you mean bounded_activations"),
     (("bounded_activations=3",), "takes no value"),
     (("largest_expansion",), "has no value"),
-    (("largest_expansion=0",), "at least 1"),
+    (("largest_expansion=0",), "below 1"),
     (("largest_expansion=device",), "no number"),
     (("channel_multiple=device",), "add --device"),
     (("channel_multiple=2", "channel_multiple=4"), "twice"),

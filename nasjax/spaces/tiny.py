@@ -80,7 +80,8 @@ def tiny(
     depth_choice: layers after a stage's first may be skipped.
     stage_channels: of each stage at width 100; the first is one fixed layer.
     stage_depths: most layers of each stage, 1 of the first.
-    stage_strides: as of `mobilenet`.
+    stage_strides: of the stem and each stage; (): MobileNetV2's, the last of
+      them left out where the image is small: large maps come first in memory.
     head_channels: of the last convolution at width 100.
     activation: relu6, or relu or hswish, which are not bounded.
     channel_multiple: all channels are multiples of it, as a device's vectors
@@ -100,7 +101,7 @@ def tiny(
     "tiny", head_channels=head_channels, channel_multiple=channel_multiple
   )
   if not stage_strides and len(stage_channels) == len(STRIDES) - 1:
-    stage_strides = strides_of(image_shape)
+    stage_strides = _strides(image_shape)
   own = dict(
     cells=cells,
     image_shape=tuple(image_shape),
@@ -130,6 +131,13 @@ def tiny(
   space = assembled({**whole, "channels": STEM * width / 100})
   arguments = dict(width=int(width), head_channels=head_channels, **own)
   return dataclasses.replace(space, name="tiny", arguments=arguments)
+
+
+def _strides(image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+  """As many strides of 2 as `mobilenet` has, the first ones instead."""
+  count = strides_of(image_shape).count(2)
+  halving = [i for i, stride in enumerate(STRIDES) if stride == 2][:count]
+  return tuple(2 if i in halving else 1 for i in range(len(STRIDES)))
 
 
 class Configuration(NamedTuple):
@@ -210,7 +218,12 @@ def shrink(
 
   def order(one):
     enough = one.share >= least_share
-    return (not enough, -one.mean_flops if enough else -one.share)
+    # Of equal ones that which sees more: a stride can hide a resolution.
+    return (
+      not enough,
+      -one.mean_flops if enough else -one.share,
+      -one.resolution,
+    )
 
   return tuple(sorted(found, key=order))
 
