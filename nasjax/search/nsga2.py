@@ -16,7 +16,6 @@ new to the archive of everything told, as long as it finds anything new.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,9 +26,8 @@ import numpy as np
 from jax import lax
 
 from nasjax.pareto import crowding_distance, non_dominated_sort
-from nasjax.pareto.dominance import first_fronts, lexical_order
+from nasjax.pareto.dominance import lexical_order
 from nasjax.search import archive as archives
-from nasjax.search import draws
 from nasjax.search import genes as genetics
 from nasjax.types import Array, Evolution, Key
 
@@ -71,11 +69,7 @@ Evaluate = Callable[[Array], tuple[Array, Array]]
 
 
 def survivors(
-  key: Key,
-  objectives: Array,
-  violations: Array,
-  alive: Array,
-  keep: int | None = None,
+  key: Key, objectives: Array, violations: Array, alive: Array
 ) -> Array:
   """The order of survival: by rank, then by crowding, the best first.
 
@@ -84,37 +78,29 @@ def survivors(
     objectives: f32[N, M].
     violations: f32[N], 0 or less where all constraints hold.
     alive: bool[N]; the others come last.
-    keep: of how many the order matters; those after them come in any. None:
-      of all.
 
   Returns:
     i32[N], indices.
   """
-  size = alive.shape[0]
-  unknown = jnp.isnan(objectives).any(-1, keepdims=True)
-  points = jnp.where(unknown, jnp.inf, objectives)
-  over = jnp.where(jnp.isnan(violations), jnp.inf, jnp.maximum(violations, 0.0))
-  feasible = alive & (over <= 0)
-  ranks = first_fronts(points, feasible, size if keep is None else keep)
-  # Of numbers above 0 the bits stand in the order of the numbers.
-  level = size + 1 + lax.bitcast_convert_type(over, jnp.int32)
-  ranks = jnp.where(feasible, ranks, level)
-  ranks = jnp.where(alive, ranks, np.int32(2**31 - 1))
-  points = jnp.where(alive[:, None], points, jnp.inf)
-  crowding = crowding_distance(points, ranks)
-  chance = draws.bits(key, alive.shape)
-  return lexical_order([ranks, -crowding, chance])
+  objectives = jnp.where(alive[:, None], objectives, jnp.inf)
+  violations = jnp.where(alive, violations, jnp.inf)
+  ranks = non_dominated_sort(objectives, violations)
+  crowding = crowding_distance(objectives, ranks)
+  chance = jax.random.bits(key, alive.shape)
+  return lexical_order([~alive, ranks, -crowding, chance])
 
 
-def _swap_uniform(words):
-  return words < np.uint32(2**31)
+def _cross_uniform(key, first, second):
+  swap = jax.random.bernoulli(key, shape=first.shape)
+  return jnp.where(swap, second, first), jnp.where(swap, first, second)
 
 
-def _swap_one_point(words):
-  length = words.shape[1]
+def _cross_one_point(key, first, second):
+  size, length = first.shape
   # Cut between two genes: both parents give at least one.
-  cut = 1 + draws.below(words[:, :1], jnp.int32(max(length - 1, 1)))
-  return jnp.arange(length)[None] >= cut
+  cut = jax.random.randint(key, (size, 1), 1, max(length, 2))
+  swap = jnp.arange(length)[None] >= cut
+  return jnp.where(swap, second, first), jnp.where(swap, first, second)
 
 
 def _check(counts, **sizes):
@@ -134,16 +120,15 @@ def _evolution(
 ):
   """init, ask and tell around `breed`.
 
-  `breed` is (key, survivors i32[N, G], how many they are, size) -> so many
-  children; None where all points are random.
+  `breed` is (key, survivors i32[N, G], how many they are) -> N children; None
+  where all points are random.
   """
   mend = repair or (lambda key, genes: genes)
-  made = min(2, oversampling) * population
-  turns = -(-oversampling * population // made)
+  batch = 2 * oversampling * population
 
-  def strangers(key, parents, alive, size):
+  def strangers(key, parents, alive):
     del parents, alive
-    return genetics.random(key, counts, size)
+    return genetics.random(key, counts, population)
 
   def first_new(archive, pool):
     """The first N of a pool that are new, and how many they are.
@@ -159,28 +144,27 @@ def _evolution(
   def fill(key, archive, points, makers, parents=None, alive=None):
     """N points that are new: those given, then what the makers make.
 
-    Two children a point are made at a time, as long as some are wanting: most
-    often that is enough, and all at once would cost a multiple.
+    Children are made N at a time, as long as some are wanting: all at once
+    would cost a multiple, most of it for nothing.
     """
-    makers = [functools.partial(make, size=made) for make in makers]
 
     def look(carry):
       turn, points, _ = carry
       draw, fix = jax.random.split(jax.random.fold_in(key, turn))
-      children = lax.switch(turn // turns, makers, draw, parents, alive)
-      pool = jnp.concatenate([points, mend(fix, children)])
+      made = lax.switch(turn // oversampling, makers, draw, parents, alive)
+      pool = jnp.concatenate([points, mend(fix, made)])
       return turn + 1, *first_new(archive, pool)
 
     def wanting(carry):
       turn, _, found = carry
-      return (turn < turns * len(makers)) & (found < population)
+      return (turn < oversampling * len(makers)) & (found < population)
 
     carry = look((jnp.int32(0), points, None))
     return lax.while_loop(wanting, look, carry)[1]
 
   def init(key: Key, points: Array | None = None) -> State:
     key, draw = jax.random.split(key)
-    archive = archives.empty(counts, objectives, capacity)
+    archive = archives.empty(counts, objectives, capacity, batch)
     if points is None:
       points = jnp.zeros((0, len(counts)), jnp.int32)
     points = jnp.asarray(points, jnp.int32)
@@ -225,7 +209,6 @@ def _evolution(
       archive.objectives[everyone],
       archive.violations[everyone],
       everyone < capacity,
-      population,
     )
     return State(key, state.start, archive, everyone[order[:population]])
 
@@ -254,11 +237,10 @@ def nsga2(
     capacity: the most points that are taken; past them `tell` ignores points.
     crossover: "uniform", or "one_point" where neighbouring genes belong
       together.
-    crossover_rate: of the children, the others are copies of one parent.
+    crossover_rate: of the pairs, the others are copied.
     mutation_rate: of each gene; default 1 / G.
-    oversampling: so many times N children are made at most, of which the first
-      N that are new are asked; where fewer are, random points that are new
-      follow.
+    oversampling: so many times N children are made, of which the first N that
+      are new are asked; where fewer are, random points that are new follow.
     repair: (key, genes i32[K, G]) -> the genes that are meant, for spaces
       where not every combination exists; all points but those given to `init`
       or `tell` go through it.
@@ -266,8 +248,8 @@ def nsga2(
   Returns:
     init, ask and tell. `init(key, points)` takes up to N first points i32[S, G]
     or None. `tell(state, points i32[K, G], values f32[K, M], violations f32[K]
-    or None)` takes any number of points, also others than asked; those known
-    already change nothing.
+    or None)` takes any number of points up to those that `ask` looks through,
+    also others than asked; those known already change nothing.
 
   Raises:
     ValueError: an argument out of its range.
@@ -288,20 +270,20 @@ def nsga2(
   ):
     if not 0.0 <= value <= 1.0:
       raise ValueError(f"{name} {value} must be from 0 to 1")
-  swaps = {"uniform": _swap_uniform, "one_point": _swap_one_point}[crossover]
-  genes = len(counts)
+  cross = {"uniform": _cross_uniform, "one_point": _cross_one_point}[crossover]
+  pairs = -(-population // 2)
 
-  def breed(key, parents, alive, size):
-    words = draws.bits(key, (size, 5 + 2 * genes))
+  def breed(key, parents, alive):
+    select, choose, mix, mutate = jax.random.split(key, 4)
     # Survivors stand by rank and crowding: the better of two random ones is
     # the one with the smaller index.
-    drawn = draws.below(words[:, :4], jnp.maximum(alive, 1))
-    first = parents[jnp.minimum(drawn[:, 0], drawn[:, 1])]
-    second = parents[jnp.minimum(drawn[:, 2], drawn[:, 3])]
-    crossed = draws.uniform(words[:, 4:5]) < crossover_rate
-    swap = crossed & swaps(words[:, 5 : 5 + genes])
-    child = jnp.where(swap, second, first)
-    return genetics.mutated_by(words[:, 5 + genes :], child, counts, rate)
+    drawn = jax.random.randint(select, (2, 2, pairs), 0, jnp.maximum(alive, 1))
+    first, second = parents[drawn.min(0)]
+    crossed = jnp.stack(cross(mix, first, second))
+    apart = jax.random.uniform(choose, (1, pairs, 1)) >= crossover_rate
+    both = jnp.where(apart, jnp.stack([first, second]), crossed)
+    both = both.swapaxes(0, 1).reshape(2 * pairs, len(counts))
+    return genetics.mutated(mutate, both[:population], counts, rate)
 
   return _evolution(
     counts, objectives, population, capacity, oversampling, repair, breed
