@@ -92,6 +92,7 @@ def test_it_goes_on_from_every_generation_to_the_same_bits(finished, tmp_path):
   goes_on(finished, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
   out = tmp_path / "again"
   words = ["retrain", str(finished), "--epochs", "3", "--batch-size", "16"]
@@ -116,6 +117,7 @@ def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
   assert "no genotype.json" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
   out = tmp_path / "a"
   words = ["search", "--strategy", "hybrid", "--data", npz, *TINY, *SMALL]

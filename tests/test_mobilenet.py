@@ -240,7 +240,8 @@ def test_the_command_line_offers_widths_and_a_super_kernel():
 
   def made(name):
     config = configs.from_flags(configs.SearchConfig, {**flags, "space": name})
-    return parts.search_space(config, images)
+    shape = data.shape(images.train)
+    return parts.search_space(config, shape, images.num_classes)
 
   space = made("mobilenet")
   assert space.groups["width"].candidates == ("0.5", "0.75", "1", "1.25")

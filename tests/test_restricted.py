@@ -200,6 +200,6 @@ def test_one_hot_weights_are_the_decided_network(case, paths):
   assert len(jax.tree.leaves(theirs)) > 6
   # A few units may be silent.
   loud = [np.abs(v).max() > 0 for v in jax.tree.leaves(theirs)]
-  assert np.mean(loud) > 0.8
+  assert np.mean(loud) > 0.7
   # What was not chosen has no gradient.
   np.testing.assert_allclose(size(slopes), size(ours), rtol=1e-5)

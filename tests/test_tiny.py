@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_mobilenet import (
-  close,
-  drawn,
-  module_parameters,
-  same,
-  uniform,
-  without_affine,
-)
+from test_mobilenet import drawn, module_parameters, same, uniform
+from test_restricted import close
 
 from nasjax import data, hardware, spaces, testing
 from nasjax.cli import config as configs
@@ -44,6 +38,14 @@ SMALL = dict(
   channel_multiple=4,
 )
 MCU = "stm32f746"
+
+
+def without_affine(tree):
+  """Only what the supernet's searched layers have."""
+  return {
+    layer: {n: v for n, v in parts.items() if not n.startswith("norm")}
+    for layer, parts in tree.items()
+  }
 
 
 @pytest.fixture(scope="module")
