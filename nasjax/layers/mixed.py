@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nasjax.hardware.workload import output_shape
-from nasjax.layers import normalization, stacked
+from nasjax.layers import chunked, normalization, stacked
 from nasjax.types import Array
 
 if TYPE_CHECKING:  # blocks import the hardware, which imports this
@@ -43,8 +43,23 @@ def run_block(
   stats = variables["batch_stats"]
   if not train or not stats:
     return block.apply(variables, x, train), stats
+  if chunked.can_run(block):
+    y, moments = chunked.run(block, variables["params"], x)
+    return y, _statistics(stats, moments)
   y, new = block.apply(variables, x, train, mutable=["batch_stats"])
   return y, lax.stop_gradient(new["batch_stats"])
+
+
+def _statistics(running: Mapping, moments: Mapping) -> dict:
+  """Running statistics after a batch's mean and variance, by layer."""
+  moments = lax.stop_gradient(moments)
+  return {
+    name: {
+      part: normalization.moved(own[part], new)
+      for part, new in zip(("mean", "var"), moments[name], strict=True)
+    }
+    for name, own in running.items()
+  }
 
 
 def mixed(
@@ -143,15 +158,7 @@ def _shared(block, variables, x, weights):
     moments[f"norm_{len(block.workloads) - 1}"] = found
   else:
     y = _scaled(weights[:, None, None, None, None], y)
-  moments = lax.stop_gradient(moments)
-  stats = {
-    name: dict(
-      mean=normalization.moved(running["mean"], moments[name][0]),
-      var=normalization.moved(running["var"], moments[name][1]),
-    )
-    for name, running in variables["batch_stats"].items()
-  }
-  return y, stats
+  return y, _statistics(variables["batch_stats"], moments)
 
 
 def _single_path(candidates, params, stats, x, weights, index, train):
