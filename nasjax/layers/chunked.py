@@ -145,7 +145,8 @@ def can_run(block: blocks.Block) -> bool:
   """Whether a block is an inverted residual without trained scales.
 
   Pointwise expansion, depthwise convolution, pointwise projection, each with
-  its normalisation, with activations between; the input may be added last.
+  its normalisation, with activations between; the input may be added last. The
+  last normalisation may be missing.
   """
   kinds = [w.kind for w in block.workloads]
   layers = [w for w in block.workloads if w.kind not in blocks.POINTWISE]
@@ -157,7 +158,8 @@ def can_run(block: blocks.Block) -> bool:
     return False
   first, _, last = layers
   return (
-    all(w.batch_norm for w in layers)
+    all(w.batch_norm for w in layers[:2])
+    and (last.batch_norm or not joined)
     and kinds[0] == "convolution"
     and kinds[len(kinds) - 1 - joined] == "convolution"
     and all(w.kernel == w.stride == w.groups == 1 for w in (first, last))
@@ -207,12 +209,13 @@ def run(
   y, sums = in_chunks(hidden, chunks, (*kernels[:2], found[0]), x)
   found.append(_moments(sums, y.size // y.shape[3]))
   y, sums = in_chunks(projected, chunks, (kernels[2], found[1]), y)
-  found.append(_moments(sums, y.size // y.shape[3]))
-  y = computed_once(normalization.apply(y, *found[2]))
+  if last.batch_norm:
+    found.append(_moments(sums, y.size // y.shape[3]))
+    y = computed_once(normalization.apply(y, *found[2]))
   if block.workloads[-1].kind == "add":
     y = y + x
   return y, {
-    f"norm_{i}": moments for i, moments in zip(layers, found, strict=True)
+    f"norm_{i}": moments for i, moments in zip(layers, found, strict=False)
   }
 
 
