@@ -15,7 +15,7 @@ def test_parts_give_what_the_whole_gives(chunks):
   """Outputs and sums of every order of derivative."""
 
   def function(shared, images):
-    y = jnp.tanh(images["a"] * shared[0] + images["b"])
+    y = jnp.tanh(images["a"] * shared[0][None] + images["b"])
     return [y, y * y], {"sum": y.sum(0)}
 
   rng = np.random.default_rng(0)

@@ -111,7 +111,7 @@ def moments_after(x: Array, w: Array) -> Moments:
   mean = flat.sum((0, 1)) / count
   exact = lax.Precision.HIGHEST
   second = jnp.einsum("sri,srj->sij", flat, flat, precision=exact).sum(0)
-  covariance = second / count - mean[:, None] * mean
+  covariance = second / count - mean[:, None] * mean[None]
   along = jnp.matmul(covariance, w, precision=exact)
   var = jnp.maximum((along * w).sum(0), 0.0)
   return tuple(

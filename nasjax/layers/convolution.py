@@ -37,7 +37,7 @@ __all__ = ["conv"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Larger kernels than this many weights make one product.
-_SHARED_WEIGHTS = 16384
+_SHARED_WEIGHTS = 131072
 # XLA is slow with fewer channels a group than this: groups are merged, with
 # zeros in the kernel.
 _GROUP_CHANNELS = 32

@@ -108,7 +108,7 @@ def _all_paths(candidates, variables, x, weights, train):
     if block is not None:
       y, stats[name] = run_block(block, own, x, train)
       if last[name]:
-        y, found = _scaled_norm(y, weights[k], True)
+        y, found = _scaled_norm(y, weights[k])
         stats[name] = _statistics(stats[name], {last[name]: found})
       else:
         y = _scaled(weights[k], y)
@@ -116,9 +116,9 @@ def _all_paths(candidates, variables, x, weights, train):
   return total, stats
 
 
-def _scaled_norm(y, weight, normed):
-  """Weight times y, normalised if `normed`; (mean, variance) of y."""
-  y, *found = stacked.scaled_norm(y[None], weight[None], jnp.asarray(normed))
+def _scaled_norm(y, weight):
+  """Weight times y, normalised; (mean, variance) of y."""
+  y, *found = stacked.scaled_norm(y[None], weight[None])
   return y[0], found
 
 
@@ -186,7 +186,7 @@ def _shared(block, variables, x, weights):
     return _scaled(weights[:, None, None, None, None], y), stats
   y, moments = stacked.run(block, variables["params"], x)
   if block.workloads[-1].batch_norm:
-    y, *found = stacked.scaled_norm(y, weights, jnp.array(True))
+    y, *found = stacked.scaled_norm(y, weights)
     moments[f"norm_{len(block.workloads) - 1}"] = found
   else:
     y = _scaled(weights[:, None, None, None, None], y)
@@ -200,7 +200,8 @@ def _single_path(candidates, params, stats, x, weights, index, train):
   if not any(last.values()):
     return _scaled(weights[index], y), stats
   normed = jnp.array([bool(norm) for norm in last.values()])[index]
-  y, found = _scaled_norm(y, weights[index], normed)
+  scaled, found = _scaled_norm(y, weights[index])
+  y = jnp.where(normed, scaled, _scaled(weights[index], y))
   for k, (name, norm) in enumerate(last.items()):
     if norm:
       stats = {

@@ -168,53 +168,38 @@ def _pointwise(x, w, groups: int, shared: bool) -> Array:
   return y.reshape(len(w), *x.shape[-4:-1], -1)
 
 
-def _shift_and_rate(mean, var, normed):
-  rate = lax.rsqrt(var + normalization.EPSILON)
-  return jnp.where(normed, mean, 0.0), jnp.where(normed, rate, 1.0)
-
-
 @jax.custom_vjp
-def scaled_norm(
-  x: Array, weights: Array, normed: Array
-) -> tuple[Array, Array, Array]:
+def scaled_norm(x: Array, weights: Array) -> tuple[Array, Array, Array]:
   """Weights [E] times x [E, B, H, W, C] at mean 0 and variance 1.
 
   The gradients of both come from the same sums.
-
-  Args:
-    x: the maps.
-    weights: of the edges.
-    normed: bool; False leaves mean and variance of x as they are.
 
   Returns:
     (the same shape, mean and variance f32[E, 1, 1, 1, C]).
   """
   mean, var = jax.vmap(normalization.moments)(x)
-  shift, rate = _shift_and_rate(mean, var, normed)
   scale = weights[:, None, None, None, None]
-  return (scale * ((x - shift) * rate)).astype(x.dtype), mean, var
+  return (scale * normalization.apply(x, mean, var)).astype(x.dtype), mean, var
 
 
-def _scaled_norm_forward(x, weights, normed):
-  y, mean, var = scaled_norm(x, weights, normed)
-  return (y, mean, var), (x, weights, normed, mean, var)
+def _scaled_norm_forward(x, weights):
+  y, mean, var = scaled_norm(x, weights)
+  return (y, mean, var), (x, weights, mean, var)
 
 
 def _scaled_norm_backward(residuals, cotangents):
-  x, weights, normed, mean, var = residuals
+  x, weights, mean, var = residuals
   g, g_mean, g_var = cotangents
   axes, count = (1, 2, 3), x[0].size // x.shape[-1]
-  wide = g.astype(mean.dtype)
-  shift, rate = _shift_and_rate(mean, var, normed)
-  hat = (x - shift) * rate
+  wide, rate = g.astype(mean.dtype), lax.rsqrt(var + normalization.EPSILON)
+  hat = (x - mean) * rate
   along = jnp.sum(wide * hat, axes, keepdims=True)
   total = jnp.sum(wide, axes, keepdims=True)
   scale = weights[:, None, None, None, None] * rate
-  spread = 2 * g_var / rate  # times hat: what reaches x from its variance
-  slope = (spread - jnp.where(normed, scale * along, 0.0)) / count
-  constant = g_mean - jnp.where(normed, scale * total, spread * mean)
-  x_gradient = (wide * scale + hat * slope + constant / count).astype(x.dtype)
-  return x_gradient, along.sum((1, 2, 3, 4)).astype(weights.dtype), None
+  slope = (2 * g_var / rate - scale * along) / count
+  shift = (g_mean - scale * total) / count
+  x_gradient = (wide * scale + hat * slope + shift).astype(x.dtype)
+  return x_gradient, along.sum((1, 2, 3, 4)).astype(weights.dtype)
 
 
 scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
