@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nasjax.hardware.workload import output_shape
-from nasjax.layers import chunked, normalization, stacked
+from nasjax.layers import normalization, stacked
 from nasjax.types import Array
 
 if TYPE_CHECKING:  # blocks import the hardware, which imports this
@@ -43,9 +43,6 @@ def run_block(
   stats = variables["batch_stats"]
   if not train or not stats:
     return block.apply(variables, x, train), stats
-  if chunked.can_run(block):
-    y, moments = chunked.run(block, variables["params"], x)
-    return y, _statistics(stats, moments)
   y, new = block.apply(variables, x, train, mutable=["batch_stats"])
   return y, lax.stop_gradient(new["batch_stats"])
 
