@@ -2,12 +2,16 @@
 
 python experiments/layerwise_tables.py fbnet --lut fbnet_lut.csv --device raspi4
 python experiments/layerwise_tables.py macro --networks macro.csv.gz
+python experiments/layerwise_tables.py table --lut fbnet_lut.csv --out pi.csv
 
 `fbnet` looks for low latency above a floor of FLOPs by gradient, without a
 network: Gumbel-softmax samples of the logits through the table (FBNet, Wu et
 al. 2019, section 3.3), the floor as an augmented Lagrangian, then the exact
 decision. Beside it stand the exact optimum, which costs that add up have, and
 the share of random networks above the floor that are as fast.
+
+`table` writes one device of the published table as the command line takes it:
+`nasjax search --space fbnet --device pi.csv --limit latency_ms=30`.
 
 `macro` looks for accuracy under a limit of FLOPs; each evaluation reveals the
 table's accuracy of one network. `--strategy nsga2` evolves, `gradient` fits the
@@ -50,6 +54,7 @@ import optax
 import tables
 
 from nasjax import constraints, hardware, relaxations, spaces
+from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import features
 from nasjax.hardware import fit as fitting
 from nasjax.search import genes as genetics
@@ -351,6 +356,17 @@ def macro(arguments) -> dict:
   return {"head": head, "rows": rows}
 
 
+def write_table(arguments) -> dict:
+  """One device of a published table as a table of choices."""
+  groups = spaces.fbnet().groups
+  table = tables.layerwise(arguments.lut, arguments.device, groups)
+  choice_tables.write(arguments.out, table)
+  return {
+    "head": {"device": arguments.device, "out": arguments.out},
+    "rows": [],
+  }
+
+
 def _shown(row) -> str:
   return "  ".join(
     f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}"
@@ -378,12 +394,18 @@ def main():
     "--limit", type=float, default=0.5, help="quantile of all networks' FLOPs"
   )
   second.add_argument("--evaluations", type=int, default=100)
+  third = kinds.add_parser("table")
+  third.add_argument("--lut", required=True, help="device,layer,op,latency_ms")
+  third.add_argument("--device", default="raspi4")
+  third.add_argument("--out", required=True, metavar="FILE.csv")
+  third.set_defaults(json=False)
   for one in (first, second):
     one.add_argument("--seeds", type=int, default=5)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--json", action="store_true", help="JSON lines")
   arguments = parser.parse_args()
-  result = {"fbnet": fbnet, "macro": macro}[arguments.space](arguments)
+  runs = {"fbnet": fbnet, "macro": macro, "table": write_table}
+  result = runs[arguments.space](arguments)
   for row in (result["head"], *result["rows"]):
     print(json.dumps(row) if arguments.json else _shown(row))
 

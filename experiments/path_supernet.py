@@ -26,15 +26,18 @@ SIDE = 28  # images from this size on are halved: it takes minutes, not hours
 Score = Callable[[np.ndarray], np.ndarray]
 
 
-def images_of(dataset, count: int, seed: int) -> dict[str, data.Images]:
-  """`count` training images, and a quarter as many each to choose and test by.
+def images_of(
+  dataset, count: int, seed: int, few: int | None = None
+) -> dict[str, data.Images]:
+  """`count` training images, and `few` each to choose and to test by.
 
-  No image stands in two of them.
+  No image stands in two of them; `few` is a quarter of `count` by default.
   """
+  few = count // 4 if few is None else few
   rows = len(dataset.train.labels)
   # Equal images stay together: the parts may be a few rows off, so a tenth
   # more is split, and what is over is left.
-  taken = int(1.375 * count)
+  taken = int(1.1 * (count + few))
   if dataset.test is None or taken > rows:
     raise InputError(
       f"--data {dataset.name}",
@@ -44,9 +47,10 @@ def images_of(dataset, count: int, seed: int) -> dict[str, data.Images]:
     )
   drawn = np.random.default_rng(seed).permutation(rows)[:taken]
   train, valid = data.split(
-    data.Images(*(a[drawn] for a in dataset.train)), seed=seed, fraction=0.8
+    data.Images(*(a[drawn] for a in dataset.train)),
+    seed=seed,
+    fraction=count / (count + few),
   )
-  few = count // 4
   return {
     "train": data.Images(*(a[:count] for a in train)),
     "valid": data.Images(*(a[:few] for a in valid)),
@@ -72,13 +76,15 @@ def halved(dataset: data.Dataset) -> data.Dataset:
   return dataset._replace(train=half(dataset.train), test=test)
 
 
-def trainer(space, images: int):
-  """(key, training images, mean, std) -> variables; and its steps.
+def trainer(space, images: int, epochs: int = EPOCHS):
+  """(key, training images, mean, std, genes i32[G]) -> variables; its steps.
 
-  Each step trains one uniform path (Guo et al. 2020, section 3.2).
+  Each step trains one path: where a gene is below 0 that of a uniform draw (Guo
+  et al. 2020, section 3.2), else its own. So one program trains the supernet
+  (all below 0) and any network alone.
   """
   each = images // BATCH
-  steps = EPOCHS * each
+  steps = epochs * each
   network = supernet(
     space,
     optimizer=default_optimizer(optax.cosine_decay_schedule(RATE, steps)),
@@ -89,16 +95,17 @@ def trainer(space, images: int):
   counts = genetics.cardinalities(space.masks)
 
   @jax.jit
-  def train(key, pool, mean, std):
+  def train(key, pool, mean, std, genes):
     start, order, draws = jax.random.split(key, 3)
     rows = jax.vmap(lambda k: data.epoch_indices(k, images, each, BATCH))(
-      jax.random.split(order, EPOCHS)
+      jax.random.split(order, epochs)
     )
 
     def step(shared, drawn):
-      row, genes = drawn
+      row, chance = drawn
+      own = jnp.where(genes < 0, chance, genes)
       path = genetics.one_path(
-        space.masks, genetics.to_choices(space.masks, genes)
+        space.masks, genetics.to_choices(space.masks, own)
       )
       batch = data.gather(pool, row, mean, std)
       return network.weight_step(shared, path, batch)[0], None
@@ -107,6 +114,11 @@ def trainer(space, images: int):
     return jax.lax.scan(step, network.init(start), drawn)[0].variables
 
   return train, steps
+
+
+def all_paths(space) -> np.ndarray:
+  """What `trainer` takes for a supernet, i32[G]."""
+  return np.full(len(genetics.cardinalities(space.masks)), -1, np.int32)
 
 
 def scorer(space):

@@ -13,6 +13,7 @@ and later read them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from nasjax.layers.onnx_nodes import BATCH, OUTPUT, Graph, emit_block, need
 __all__ = ["network", "parity"]
 
 INPUT = "images"
+SCHEDULE = "nasjax.schedule"  # the key of the execution schedule
 
 _block = jax.extend.core.Primitive("nasjax_block")
 _block.def_abstract_eval(
@@ -146,6 +148,8 @@ def network(
   module: nn.Module,
   variables: Mapping,
   image_shape: tuple[int, int, int],
+  *,
+  schedule: Mapping[str, Any] | None = None,
 ) -> Any:
   """A decided network as an ONNX model.
 
@@ -154,6 +158,8 @@ def network(
       as `space.build` makes.
     variables: its {"params", "batch_stats"}.
     image_shape: height, width, channels.
+    schedule: in which order to run it, `hardware.schedules.as_json`; it goes
+      into the model's metadata as JSON text, under "nasjax.schedule".
 
   Returns:
     An `onnx.ModelProto`: images f32[batch, H, W, C] -> logits
@@ -183,7 +189,10 @@ def network(
   lowering = _Lowering(graph, blocks, INPUT)
   output = lowering._named(lowering.run(traced, [x])[0])
   classes = traced.outvars[0].aval.shape[1:]
-  return graph.model({INPUT: (BATCH, *image_shape)}, output, (BATCH, *classes))
+  model = graph.model({INPUT: (BATCH, *image_shape)}, output, (BATCH, *classes))
+  if schedule is not None:
+    need("onnx").helper.set_model_props(model, {SCHEDULE: json.dumps(schedule)})
+  return model
 
 
 def session(model: Any, threads: int = 1) -> Any:

@@ -11,18 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 
 from nasjax.types import Array, Costs, Metric, Objective, Task
 
 __all__ = [
   "cross_entropy",
-  "edp",
   "efficiency",
   "error",
   "metric",
   "mnasnet_hard",
   "mnasnet_soft",
   "weighted",
+  "worst",
 ]
 
 
@@ -59,7 +60,8 @@ def metric(metric: Metric, *, reference: float = 1.0) -> Objective:
   """The expected value of a metric, over `reference`.
 
   Args:
-    metric: of the space: latency, energy, parameters, FLOPs, ...
+    metric: of the space: latency, energy, their product
+      (`hardware.energy_delay_product`), parameters, FLOPs, ...
     reference: what it is divided by, in its unit.
 
   Returns:
@@ -109,29 +111,49 @@ def weighted(
   return Objective(name, (), value, tuple(metrics))
 
 
-def edp(
-  latency: Metric, energy: Metric, *, reference: float = 1.0
+def worst(
+  metrics: Sequence[Metric],
+  references: Sequence[float],
+  *,
+  name: str,
+  temperature: float = 0.1,
 ) -> Objective:
-  """The energy-delay product (Horowitz et al. 1994), latency x energy.
+  """The smooth worst case of a metric over devices.
+
+  t log sum_d exp(cost_d / reference_d / t): never below the largest ratio, and
+  above it by t log(devices) at most. Its gradient is a mean of the devices',
+  weighted by the softmax of their ratios over t.
 
   Args:
-    latency: of the space, in ms.
-    energy: of the space, in mJ.
-    reference: what it is divided by, in mJ ms.
+    metrics: one a device.
+    references: what each is divided by, in its unit.
+    name: of the objective.
+    temperature: t, in ratios; towards 0 the worst device alone counts.
 
   Returns:
-    The objective; the product of the expectations.
+    The objective.
 
   Raises:
-    ValueError: `reference` is not above 0.
+    ValueError: another number of references, none, or a reference or the
+      temperature not above 0.
   """
-  _check_above_zero("edp", reference=reference)
-  return Objective(
-    "edp",
-    (),
-    lambda task, costs: costs[latency.name] * costs[energy.name] / reference,
-    (latency, energy),
-  )
+  if not metrics or len(references) != len(metrics):
+    raise ValueError(
+      f"objective {name}: {len(references)} references for"
+      f" {len(metrics)} metrics"
+    )
+  _check_above_zero(name, temperature=temperature)
+  for reference in references:
+    _check_above_zero(name, reference=reference)
+
+  def value(task: Task, costs: Costs) -> Array:
+    del task
+    ratios = [
+      costs[m.name] / r for m, r in zip(metrics, references, strict=True)
+    ]
+    return temperature * logsumexp(jnp.stack(ratios) / temperature)
+
+  return Objective(name, (), value, tuple(metrics))
 
 
 def _mnasnet(name, cost, target, below, above):

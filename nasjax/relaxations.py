@@ -7,6 +7,8 @@ Known methods are combinations of these with the other parts:
 * ProxylessNAS = proxyless + first_order + (cross entropy, latency, params)
 * DrNAS = dirichlet + first_order
 * FBNet = gumbel_softmax + single_level + a latency term
+* PC-DARTS = edge_normalized(softmax) + first_order, in a space of partial
+  channels
 
 Temperatures are optax schedules of the step, floored at `MIN_TEMPERATURE`:
 in float32 the gradients of a Gumbel-softmax vanish or overflow below.
@@ -34,6 +36,7 @@ from nasjax.types import (
 
 __all__ = [
   "dirichlet",
+  "edge_normalized",
   "from_function",
   "gdas",
   "gumbel_softmax",
@@ -345,3 +348,57 @@ def operation_dropout(
     )
 
   return relaxation._replace(sample=sample)
+
+
+def edge_normalized(
+  relaxation: Relaxation,
+  kept: Mapping[str, tuple[tuple[tuple[int, ...], int], ...]],
+) -> Relaxation:
+  """Weighs edges against each other, beside their candidates.
+
+  Edge normalisation (PC-DARTS, Xu et al. 2020, section 3.3): the weights of an
+  edge are multiplied by its share of its node, and shares of a node's edges sum
+  to 1. The paper has parameters of their own for them. Here the share is the
+  softmax of what a softmax over the candidates leaves free, a constant of all
+  logits of an edge: share = sum_k exp(logit_k) over the node's edges. So a
+  softmax becomes one over all candidates of all edges into a node.
+
+  Args:
+    relaxation: the one to wrap; a constant added to a row of its logits must
+      change nothing, as with all here but `dirichlet`.
+    kept: by group, sets of edges and how many of each a network keeps, the
+      space's `kept`.
+
+  Returns:
+    A relaxation with the same parameters. Rows of its samples sum to the edge's
+    share; what it expects sums to the number of edges kept, so that expected
+    costs are those of so many edges.
+  """
+
+  def shares(logits, masks):
+    found = {}
+    for name, sets in kept.items():
+      closed = jnp.where(masks[name], logits[name], _CLOSED)
+      total = jax.nn.logsumexp(closed, axis=-1)
+      share = count = jnp.ones_like(total)
+      for edges, number in sets:
+        rows = np.array(edges)
+        share = share.at[rows].set(jax.nn.softmax(total[rows]))
+        count = count.at[rows].set(float(number))
+      found[name] = share[:, None], count[:, None]
+    return found
+
+  def sample(key, logits, masks, step):
+    sampled = relaxation.sample(key, logits, masks, step)
+    weights = dict(sampled.weights)
+    for name, (share, _) in shares(logits, masks).items():
+      weights[name] = weights[name] * share
+    return sampled._replace(weights=weights)
+
+  def expect(logits, masks, step):
+    weights = dict(relaxation.expect(logits, masks, step))
+    for name, (share, count) in shares(logits, masks).items():
+      weights[name] = weights[name] * share * count
+    return weights
+
+  return relaxation._replace(sample=sample, expect=expect, simplex=False)

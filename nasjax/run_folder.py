@@ -26,6 +26,7 @@ EVALUATIONS = "evaluations.csv"
 HYPERVOLUME = "hypervolume.csv"
 MEMBERS = "members"  # of a front: a folder each
 RETRAINED = "retrained.json"
+AGAIN = "retrained"  # folder of the decided network's own training
 _FILES = (
   *(CONFIG, ENVIRONMENT, METRICS, GENOTYPE, FRONT, RANKING),
   *(EVALUATIONS, HYPERVOLUME, RETRAINED, BASELINES),

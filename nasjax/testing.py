@@ -326,10 +326,14 @@ def _check_workloads(space, name):
     works = space.workloads()
   except RAISED as error:
     raise ValueError(f"{name}: workloads raised {_said(error)}") from error
-  if not isinstance(works, SpaceWorkloads) or set(works.groups) != set(
-    space.groups
-  ):
+  if not isinstance(works, SpaceWorkloads) or set(works.groups) | {
+    group for product in works.products for group, _ in product.choices
+  } != set(space.groups):
     raise ValueError(f"{name}: workloads are no SpaceWorkloads of its groups")
+  for product in works.products:
+    sizes = [len(space.groups[g].candidates) for g, _ in product.choices]
+    if product.cells.shape != tuple(sizes):
+      raise ValueError(f"{name}: workloads of {product.choices} miss some")
   for group, rows in works.groups.items():
     edges, candidates = space.groups[group]
     if [len(row) for row in rows] != [len(candidates)] * edges:

@@ -2,8 +2,8 @@
 
 The recipe is that of DARTS and MobileNet: SGD with momentum, a cosine schedule
 (Loshchilov and Hutter 2017), label smoothing (Szegedy et al. 2016, section 7),
-drop path (Larsson et al. 2017) and cutout (DeVries and Taylor 2017, an option
-of the augmentation).
+drop path (Larsson et al. 2017), an auxiliary head where the space has a place
+for one, and cutout (DeVries and Taylor 2017, an option of the augmentation).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import optax
 from jax import lax
 
 from nasjax import data
+from nasjax.hardware import quantization
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search.epochs import epoch_steps, on_device
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
@@ -36,6 +38,9 @@ class Recipe(NamedTuple):
   label_smoothing: float = 0.1  # 0..1: the share spread over all classes
   drop_path: float = 0.0  # an edge's probability at the end; grows from 0
   augmentation: data.Augmentation = data.Augmentation()
+  # The share of a second classifier's loss, DARTS has 0.4; 0: there is none.
+  auxiliary: float = 0.0
+  low_bits: LowBits = FLOAT  # kernels seen quantised, or kept symmetric
 
 
 class State(NamedTuple):
@@ -63,6 +68,9 @@ def _check(recipe: Recipe) -> None:
   for name in ("epochs", "batch_size"):
     if getattr(recipe, name) < 1:
       raise ValueError(f"{name}={getattr(recipe, name)} must be at least 1")
+  if not 0.0 <= recipe.auxiliary <= 10.0:
+    raise ValueError(f"auxiliary={recipe.auxiliary} must be in [0, 10]")
+  quantization.check_low_bits(recipe.low_bits, "low_bits")
   if not recipe.learning_rate > 0:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
@@ -74,6 +82,20 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     optax.add_decayed_weights(recipe.weight_decay),
     optax.sgd(rate, momentum=recipe.momentum),
   )
+
+
+def _network(architecture: Architecture, recipe: Recipe) -> Any:
+  """The network as it is trained, with its second classifier if it has one."""
+  space = architecture.space
+  network = space.build(architecture)
+  if not recipe.auxiliary:
+    return network
+  if getattr(getattr(space, "plan", None), "auxiliary", None) is None:
+    raise ValueError(
+      f"auxiliary={recipe.auxiliary}: the space {space.name} has no place for"
+      " an auxiliary head"
+    )
+  return network.clone(auxiliary=True)
 
 
 def begin(
@@ -90,20 +112,26 @@ def begin(
     architecture: decided.
     recipe: of the training.
     size: training images.
-    variables: to start from, such as `space.extract`; default fresh weights.
+    variables: to start from, such as `space.extract`; default fresh weights,
+      which an auxiliary head always has.
 
   Returns:
     The state at step 0.
 
   Raises:
-    ValueError: the recipe cannot be, or there are fewer images than a batch.
+    ValueError: the recipe cannot be, also with this space, or there are fewer
+      images than a batch.
   """
   _check(recipe)
   steps = recipe.epochs * epoch_steps(size, recipe.batch_size)
-  if variables is None:
+  network = _network(architecture, recipe)
+  if variables is None or recipe.auxiliary:
     shape = (1, *architecture.space.arguments["image_shape"])
-    network = architecture.space.build(architecture)
-    variables = jax.jit(network.init)(key, jnp.zeros(shape))
+    fresh = jax.jit(network.init)(key, jnp.zeros(shape))
+    given = {} if variables is None else variables
+    variables = {
+      part: {**v, **given.get(part, {})} for part, v in fresh.items()
+    }
   optimizer = _optimizer(recipe, steps)
   return State(variables, optimizer.init(variables["params"]), jnp.int32(0))
 
@@ -146,25 +174,34 @@ def epochs(
 
 
 def _compiled(architecture, recipe, each, statistics) -> Callable:
-  network = architecture.space.build(architecture)
+  network = _network(architecture, recipe)
   steps = recipe.epochs * each
   optimizer = _optimizer(recipe, steps)
 
   def loss(params, batch_stats, batch, rate, key):
     outputs, new = network.clone(drop_path=rate).apply(
-      {"params": params, "batch_stats": batch_stats},
+      {
+        "params": quantization.seen_weights(params, recipe.low_bits),
+        "batch_stats": batch_stats,
+      },
       batch.images,
       True,
       mutable=["batch_stats"],
       rngs={"drop_path": key},
     )
+    outputs, *second = outputs if recipe.auxiliary else (outputs,)
     classes = outputs.shape[-1]
     targets = optax.losses.smooth_labels(
       jax.nn.one_hot(batch.labels, classes), recipe.label_smoothing
     )
     entropy = optax.losses.softmax_cross_entropy(outputs, targets).mean()
+    for other in second:
+      own = optax.losses.softmax_cross_entropy(other, targets).mean()
+      entropy += recipe.auxiliary * own
     hits = (jnp.argmax(outputs, -1) == batch.labels).mean()
-    return entropy, (new.get("batch_stats", batch_stats), hits)
+    more = quantization.weight_penalty(params, recipe.low_bits)
+    stats = new.get("batch_stats", batch_stats)
+    return entropy + more, (stats, entropy, hits)
 
   def epoch(state, pool, rows, key):
     def step(state, row):
@@ -175,7 +212,9 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
       images = data.augment(augmenting, batch.images, recipe.augmentation)
       # Linear in time, as DARTS has it; no operation at all where it is 0.
       rate = recipe.drop_path * state.step / steps if recipe.drop_path else 0.0
-      (value, (stats, hits)), gradient = jax.value_and_grad(loss, has_aux=True)(
+      (_, (stats, value, hits)), gradient = jax.value_and_grad(
+        loss, has_aux=True
+      )(
         state.variables["params"],
         state.variables.get("batch_stats", {}),
         batch._replace(images=images),

@@ -145,6 +145,31 @@ def test_random_search_has_no_rival(npz, tmp_path):
   assert "random_hypervolume" not in rows(out / run_folder.HYPERVOLUME)[0]
 
 
+@pytest.mark.slow
+def test_a_search_retrains_what_it_decided_when_told(npz, tmp_path, capsys):
+  out = tmp_path / "a"
+  words = ["search", "--data", npz, *TINY, "--retrain", "2"]
+  assert main([*words, "--out", str(out)]) == 0
+  again = out / run_folder.AGAIN
+  found = (again / run_folder.RETRAINED).read_text()
+  assert 0 <= json.loads(found)["test_accuracy"] <= 1
+  assert len(rows(again / run_folder.METRICS)) == 2
+  # As if it had been stopped while it was retrained.
+  (again / run_folder.RETRAINED).unlink()
+  shutil.rmtree(again / checkpoint.FOLDER / "2")
+  capsys.readouterr()
+  for said in ("RESUMED 1\n", ""):
+    assert main(["resume", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "is finished" in shown and said in shown
+    assert ("epoch 2/2" in shown) == bool(said)
+    assert (again / run_folder.RETRAINED).read_text() == found
+  # Another search in the folder forgets it.
+  assert main([*words[:-2], "--force", "--out", str(out)]) == 0
+  assert not (again / run_folder.RETRAINED).exists()
+  assert not checkpoint.steps(again / checkpoint.FOLDER)
+
+
 @pytest.fixture(scope="module")
 def staged(npz, tmp_path_factory):
   """A run whose macs are measured: 100 times the bytes of the names."""

@@ -97,10 +97,21 @@ def test_unknown_sources(tmp_path):
   refused(tmp_path, "holds no data")
 
 
-def test_only_image_folders_are_resized():
-  refused("digits", "--image-size", "only image folders", image_size=16)
+def test_all_images_can_be_resized():
+  """Bilinear over what a pixel covers; rows that become equal are left out."""
   assert load("digits", image_size=8).name == "digits"
   refused("digits", "--image-size", "0", image_size=0)
+  refused("digits", "--image-size", "bytes", image_size=64, max_bytes=2**20)
+  whole, half = load("digits"), load("digits", image_size=4)
+  assert data.shape(half.train) == data.shape(half.test) == (4, 4, 1)
+  assert len(half.test.labels) == len(whole.test.labels)
+  check_disjoint(half.train, half.test)
+  # One level of 255 in four is about 64; an edge keeps its place.
+  step = np.zeros((1, 8, 8, 3), np.uint8)
+  step[:, :, 4:, 1] = 200
+  made = data.folder.resized(step, 4)
+  assert made.shape == (1, 4, 4, 3) and not made[..., [0, 2]].any()
+  assert (made[0, :, 0, 1] < 10).all() and (made[0, :, 3, 1] > 190).all()
 
 
 # --- image folders

@@ -1,5 +1,6 @@
 """Device profiles: reading, rules, substitution, several devices at once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import numpy as np
 import pytest
 
 from nasjax import hardware, spaces
-from nasjax.cli.main import main
+from nasjax.cli import config as configs
+from nasjax.cli import metrics as metric_parts
+from nasjax.cli import parts
+from nasjax.cli.main import _parser, main
 from nasjax.errors import InputError
-from nasjax.hardware import profile, roofline
+from nasjax.hardware import memory, profile, roofline
+from nasjax.spaces import genotype
 from nasjax.spaces import space as space_module
 
 FOLDER = Path(profile.__file__).parent / "devices"
@@ -291,3 +296,131 @@ def test_a_run_starts_from_another(npz, tmp_path, capsys):
   capsys.readouterr()
   assert main([*again, "--config", "x.yaml"]) == 2
   assert "leave one out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def genotype_path(tmp_path):
+  space = spaces.edge(image_shape=(8, 8, 1))
+  found = spaces.architecture(space, {"nodes": ["inverted_residual"] * 9})
+  path = tmp_path / "genotype.json"
+  value = genotype.to_json(found, metrics={}, limits={}, seed=0)
+  path.write_text(json.dumps(value))
+  return found, path
+
+
+def test_a_schedule_is_printed_and_written(genotype_path, tmp_path, capsys):
+  network, path = genotype_path
+  out = tmp_path / "schedule.json"
+  words = ["hw", "schedule", str(path), "--device", "stm32f746"]
+  assert main([*words, "--out", str(out)]) == 0
+  plain = json.loads(out.read_text())
+  wanted = memory.peak_bytes(network, 8)
+  assert plain["peak_bytes"] == wanted.peak_bytes
+  assert tuple(plain["order"]) == wanted.order
+  text = capsys.readouterr().out
+  assert "peak_sram_bytes" in text and "datasheet, unverified" in text
+  assert main([*words, "--out", str(out)]) == 2  # it exists
+  assert "exists" in capsys.readouterr().err
+  options = ["--in-place-depthwise", "--patches", "2"]
+  options += ["--patched-operations", "1", "--deadline-ms", "1000"]
+  assert main([*words, *options, "--out", str(out), "--force"]) == 0
+  found = json.loads(out.read_text())
+  assert found["peak_bytes"] < plain["peak_bytes"]
+  assert found["in_place"] == ["depthwise"] and found["patches"] == 2
+  # No deadline binds: no operating point has a lower energy-delay product.
+  device = hardware.device("stm32f746")
+  best = found["dvfs"]["latency_ms"] * found["dvfs"]["energy_mj"]
+  for hertz, _ in device.profile.points:
+    own = device._replace(profile=device.profile._replace(frequency_hz=hertz))
+    assert best <= own.edp(network.space).exact(network) * (1 + 1e-4)
+  capsys.readouterr()
+  for wrong, said in (
+    (["--deadline-ms", "1e-3"], "at its highest frequency"),
+    (["--patches", "2"], "give both"),
+    (["--device", str(FOLDER / "x86-server.csv")], "has no profile"),
+  ):
+    assert main([*words, *wrong]) == 2
+    assert said in capsys.readouterr().err
+
+
+def options_of(*words):
+  return configs.from_flags(
+    configs.SearchConfig, vars(_parser().parse_args(["search", *words]))
+  )
+
+
+def test_metrics_and_objectives_of_many_devices_on_the_command_line():
+  space = spaces.edge(image_shape=(8, 8, 1))
+  names = ["raspberry-pi-4", "stm32f746"]
+  config = options_of(
+    *["--device", names[0], "--device", names[1], "--in-place-depthwise"],
+    *["--objective", "cross_entropy", "worst_latency_ms=0.5", "edp_mj_ms"],
+    *["--edp-deadline-ms", "1000"],
+  )
+  devices = parts.devices(config)
+  with pytest.raises(InputError, match="edp_mj_ms: unknown objective"):
+    known = metric_parts.metrics(config, space, devices)
+    parts.make_objectives(config, known, dict.fromkeys(known, 1.0))
+  config = dataclasses.replace(config, objective=("worst_latency_ms=0.5",))
+  with pytest.raises(InputError, match="--edp-deadline-ms"):
+    metric_parts.metrics(config, space, devices)
+  config = dataclasses.replace(
+    config, objective=("worst_latency_ms=0.5", "stm32f746:edp_mj_ms")
+  )
+  known = metric_parts.metrics(config, space, devices)
+  made, preference = parts.make_objectives(
+    config, known, {n: 2.0 for n in known}
+  )
+  assert preference == [0.5, 1.0]
+  assert {m.device for m in made[0].metrics} == set(names)
+  costs = {f"latency_ms__{names[0]}": 2.0, f"latency_ms__{names[1]}": 6.0}
+  assert 2.999 <= float(made[0].value({}, costs)) <= 3.07
+  found = spaces.architecture(space, {"nodes": ["inverted_residual"] * 9})
+  peak = known["peak_sram_bytes__stm32f746"]
+  assert "depthwise in place" in peak.source
+  assert peak.exact(found) < memory.peak_bytes(found, 8).peak_bytes
+  device = hardware.device("stm32f746")
+  at_best = known["edp_mj_ms__stm32f746"].exact(found)
+  assert at_best <= device.edp(space).exact(found) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize(
+  "words, said",
+  [
+    (["--objective", "worst_latency_ms", "--device", "stm32f746"], "several"),
+    (["--objective", "quantization_error"], "--from RUN"),
+    (["--objective", "cross_entropy", "weight_asymmetry"], "--from RUN"),
+    (["--in-place-depthwise"], "add --device"),
+    (["--edp-deadline-ms", "3"], "not asked for"),
+    (["--quantize-scale", "tensor"], "add --quantize-bits"),
+    (["--quantize-bits", "1"], "below 2"),
+  ],
+)
+def test_options_that_nothing_reads_are_refused(
+  words, said, npz, tmp_path, capsys
+):
+  out = tmp_path / "run"
+  assert main(["search", "--data", npz, *words, "--out", str(out)]) == 2
+  assert said in capsys.readouterr().err
+  assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_search_for_few_bits(npz, tmp_path, capsys):
+  """From a run: objectives of its weights, four bits, schedules, retraining."""
+  base, out = str(tmp_path / "base"), tmp_path / "new"
+  words = ["search", "--space", "nasbench201", "--data", npz, "--cells", "1"]
+  words += ["--channels", "4", "--epochs", "2", "--batch-size", "8"]
+  few = ["--quantize-bits", "4", "--asymmetry-penalty", "0.1"]
+  assert main([*words, *few, "--out", base]) == 0, capsys.readouterr().err
+  again = ["search", "--from", base, "--device", "stm32f746", "--out", str(out)]
+  again += ["--objective", "cross_entropy", "quantization_error=0.5"]
+  again += ["weight_asymmetry=0.1", "--limit", "peak_sram_kib=2"]
+  assert main(again) == 0, capsys.readouterr().err
+  value = json.loads((out / "genotype.json").read_text())
+  assert value["schedules"]["stm32f746"]["peak_bytes"] <= 2048
+  assert "at 4 bits" in value["metrics"]["quantization_error"]["source"]
+  assert "weight_asymmetry" in value["metrics"]
+  assert "quantize_bits: 4" in (out / "config.yaml").read_text()
+  retrain = ["retrain", str(out), "--epochs", "1", "--batch-size", "16", *few]
+  assert main(retrain) == 0, capsys.readouterr().err

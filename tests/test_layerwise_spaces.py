@@ -20,7 +20,6 @@ from nasjax.hardware.workload import Workload
 from nasjax.layers.blocks import Block, channel_shuffle
 from nasjax.spaces import chain, genotype
 from nasjax.spaces import space as space_tools
-from nasjax.types import Sampled
 
 DATA = Path(os.environ.get("NASJAX_DATA", "../shared/data"))
 
@@ -158,72 +157,6 @@ def space(request):
 
 def test_spaces_keep_the_contract(space):
   testing.check_space(space)
-
-
-@pytest.fixture(scope="module")
-def restricted(space):
-  """Two networks, and outputs and gradients of the supernet for each."""
-  rng = np.random.default_rng(0)
-  images = rng.normal(size=(16, 16, 16, 3)).astype("f4")
-  target = rng.normal(size=(16, 3)).astype("f4")
-  variables = space.init(jax.random.key(0))
-
-  def loss(params, weights, stats):
-    own = {"params": params, "batch_stats": stats}
-    outputs, new = space.apply(own, Sampled(weights), images, True)
-    return ((outputs - target) ** 2).mean(), (outputs, new)
-
-  step = jax.jit(jax.grad(loss, has_aux=True))
-  # One that has every block somewhere, and a random one.
-  edges, names = space.groups["layers"]
-  rows = [np.arange(edges) % len(names), rng.integers(len(names), size=edges)]
-  found = [spaces.architecture(space, {"layers": row}) for row in rows]
-  results = [
-    step(variables["params"], a.one_hot(), variables["batch_stats"])
-    for a in found
-  ]
-  return images, target, variables, list(zip(found, results, strict=True))
-
-
-def close(ours, theirs):
-  scale = max(1.0, float(np.abs(theirs).max()))
-  np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * scale)
-
-
-def test_one_hot_weights_are_the_decided_network(space, restricted):
-  """Outputs, batch statistics and gradients, and none of what is not chosen."""
-  images, target, variables, found = restricted
-  for one, (gradient, (outputs, stats)) in found:
-    network, own = space.build(one), space.extract(variables, one)
-
-    def loss(params, own=own, network=network):
-      own = {**own, "params": params}
-      outputs, new = network.apply(own, images, True, mutable=["batch_stats"])
-      return ((outputs - target) ** 2).mean(), (outputs, new)
-
-    alone, (ours, new) = jax.jit(jax.grad(loss, has_aux=True))(own["params"])
-    close(ours, outputs)
-    inherited = space.extract({"params": gradient, "batch_stats": stats}, one)
-    jax.tree.map(close, new["batch_stats"], inherited["batch_stats"])
-    compared = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(alone):
-      # The supernet's layers have no trained scale and shift.
-      if path[-1].key == "kernel" or path[0].key in ("stem", "head"):
-        theirs = inherited["params"]
-        for key in path:
-          theirs = theirs[key.key]
-        close(leaf, theirs)
-        assert np.abs(leaf).max() > 0
-        compared += 1
-    assert compared > 10
-    # What was not chosen moves nothing.
-    total = sum(np.abs(v).sum() for v in jax.tree.leaves(gradient))
-    kept = [
-      np.abs(v).sum()
-      for path, v in jax.tree_util.tree_leaves_with_path(inherited["params"])
-      if path[-1].key == "kernel" or path[0].key in ("stem", "head")
-    ]
-    np.testing.assert_allclose(total, sum(kept), rtol=1e-5)
 
 
 @given(seed=st.integers(0, 10_000))

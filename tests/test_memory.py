@@ -1,16 +1,18 @@
 """Peak memory: brute force over orders, a hand count, the relaxed bound."""
 
 import itertools
+import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasjax import spaces
+from nasjax import export, spaces
 from nasjax.errors import InputError
-from nasjax.hardware import memory
+from nasjax.hardware import graph, memory, schedules
 from nasjax.hardware.graph import Operation
 from nasjax.layers.blocks import Builder, inverted_residual
 from nasjax.spaces import space as space_module
@@ -232,3 +234,61 @@ def _connected(space, row):
   except InputError:
     return False
   return True
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_in_place_metrics_bound_the_exact_value_and_never_need_more(which):
+  space, plain = SPACES[which], METRICS[which]
+  metric = memory.peak_metric(space, 8, in_place=("depthwise",))
+  rng = np.random.default_rng(0)
+  group = space.plan.group
+  less = 0
+  for row in space_module.random_choices(space, rng, 20)[group]:
+    found = spaces.architecture(space, {group: row})
+    exact = memory.peak_bytes(found, 8, in_place=("depthwise",)).peak_bytes
+    assert metric.exact(found) == exact <= plain.exact(found)
+    less += exact < plain.exact(found)
+    weights = {n: jnp.asarray(w) for n, w in found.one_hot().items()}
+    assert float(metric.expected(weights)) >= exact * (1 - 1e-6)
+  if which < 3:  # nasbench201 has no depthwise convolutions
+    assert less
+
+
+def test_a_schedule_is_exported_with_its_network():
+  onnx = pytest.importorskip("onnx")
+  space = SPACES[0]
+  network = spaces.architecture(
+    space, {"nodes": ["inverted_residual"] * space.masks["nodes"].shape[0]}
+  )
+  found = schedules.plan(network, 8, in_place=("depthwise",))
+  assert found.schedule == memory.peak_bytes(
+    network, 8, in_place=("depthwise",)
+  )
+  value = schedules.as_json(found, "counted")
+  model = export.network(
+    space.build(network),
+    space.extract(space.init(jax.random.key(0)), network),
+    (8, 8, 1),
+    schedule=value,
+  )
+  onnx.checker.check_model(model)
+  (entry,) = model.metadata_props
+  assert entry.key == export.SCHEDULE and json.loads(entry.value) == value
+  # Its order runs: each operation after those that it reads.
+  operations = {op.name: op for op in graph.network(space, network.choices, 8)}
+  assert sorted(value["order"]) == sorted(operations)
+  ran = set()
+  for name in value["order"]:
+    assert all(n in ran or n == "image" for n in operations[name].inputs)
+    ran.add(name)
+  assert max(value["live_bytes"]) == value["peak_bytes"]
+  # The stem run in 2 x 2 patches: less memory, halos computed twice.
+  patched = schedules.plan(network, 8, patches=2, patched_operations=1)
+  assert patched.patched_computing >= 1.0
+  assert (
+    patched.schedule.peak_bytes
+    <= schedules.plan(network, 8).schedule.peak_bytes
+  )
+  for patches, count in ((2, 0), (1, 2), (2, 60)):
+    with pytest.raises(InputError, match="schedule"):
+      schedules.plan(network, 8, patches=patches, patched_operations=count)

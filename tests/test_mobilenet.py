@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nasjax import (
+  data,
   export,
   hardware,
   objectives,
@@ -15,9 +16,10 @@ from nasjax import (
   search,
   spaces,
 )
+from nasjax.cli import config as configs
+from nasjax.cli import parts
 from nasjax.cli.main import main
 from nasjax.errors import InputError
-from nasjax.layers.convolution import conv
 from nasjax.spaces import genotype, mobilenet_supernet
 from nasjax.spaces import space as space_tools
 from nasjax.types import Sampled
@@ -135,94 +137,6 @@ def test_mnasnet_b1_has_its_published_counts():
   assert hardware.macs(space).exact(found) == pytest.approx(314.4e6, abs=5e4)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_mixing_kernels_equals_mixing_outputs(shared):
-  """A depthwise convolution is linear in its kernel: 3x3, 5x5 and 7x7."""
-  space = spaces.mobilenet(
-    **{**SMALL, "kernels": (3, 5, 7)}, shared_kernels=shared
-  )
-  layer = space.parts["stage_2_layer_0"]
-  params = space.init(jax.random.key(0))["params"]["stage_2_layer_0"]
-  rng = np.random.default_rng(0)
-  weights = jnp.asarray(rng.dirichlet(np.ones(3)), jnp.float32)
-  channels = int(layer.hidden.max())
-  x = jnp.asarray(rng.normal(size=(2, 9, 8, channels)), jnp.float32)
-
-  def convolved(kernel):
-    margin = len(kernel) // 2
-    return conv(
-      x, kernel, (2, 2), [(margin, margin)] * 2, feature_group_count=channels
-    )
-
-  total = 0.0
-  for weight, k in zip(weights, (3, 5, 7), strict=True):
-    margin = (7 - k) // 2
-    kernel = params[f"depthwise_{7 if shared else k}"]["kernel"]
-    if shared:
-      kernel = kernel[margin : 7 - margin, margin : 7 - margin]
-    total += weight * convolved(kernel)
-  mixed = mobilenet_supernet.expected_kernel(layer, params, {"kernel": weights})
-  np.testing.assert_allclose(convolved(mixed), total, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-  "name, seeds",
-  [("small", 1), pytest.param("wide", 2, marks=pytest.mark.slow)],
-)
-def test_the_restricted_supernet_equals_the_network_alone(
-  name, seeds, request, images
-):
-  """Outputs, gradients and running statistics, at 1e-5 of their size."""
-  space = request.getfixturevalue(name)
-  rng = np.random.default_rng(5)
-  variables = jax.device_get(space.init(jax.random.key(0)))
-  # Running statistics as after training, or evaluation would tell little.
-  variables["batch_stats"] = jax.tree.map(
-    lambda v: v + 0.5 * rng.random(v.shape).astype("f4"),
-    variables["batch_stats"],
-  )
-
-  def stepped(apply):
-    """Of params: their gradient, outputs, statistics; then in evaluation."""
-
-    def loss(params, stats, *rest):
-      own = {"params": params, "batch_stats": stats}
-      outputs, new = apply(own, True, *rest)
-      return (outputs**2).sum(), (outputs, new)
-
-    def run(own, *rest):
-      gradient, (outputs, new) = jax.grad(loss, has_aux=True)(
-        own["params"], own["batch_stats"], *rest
-      )
-      return gradient, outputs, new, apply(own, False, *rest)[0]
-
-    return jax.jit(run)
-
-  supernet = stepped(
-    lambda own, train, sampled: space.apply(own, sampled, images, train)
-  )
-  for seed in range(seeds):
-    one = drawn(space, seed)
-    network, own = space.build(one), space.extract(variables, one)
-
-    def alone(own, train, network=network):
-      if not train:
-        return network.apply(own, images), None
-      outputs, new = network.apply(own, images, True, mutable=["batch_stats"])
-      return outputs, new["batch_stats"]
-
-    gradient, outputs, new, evaluated = jax.device_get(stepped(alone)(own))
-    for sampled in (Sampled(one.one_hot()), one.sampled())[: seed + 1]:
-      slopes, full, moved, full_evaluated = jax.device_get(
-        supernet(variables, sampled)
-      )
-      close(full, outputs)
-      close(full_evaluated, evaluated)
-      found = space.extract({"params": slopes, "batch_stats": moved}, one)
-      close(found["batch_stats"], new)
-      close(without_affine(found["params"]), without_affine(gradient))
-
-
 def test_sampled_paths_are_the_one_hot_weights(small):
   """What is not executed is 0 in value; the gradient is that of the weights."""
   weights = jnp.asarray([[0.5, 0.3, 0.2]])
@@ -236,24 +150,6 @@ def test_sampled_paths_are_the_one_hot_weights(small):
   np.testing.assert_allclose(executed(weights), [[0.5, 0.0, 0.2]], rtol=1e-6)
   slope = jax.grad(lambda w: executed(w).sum())(weights)
   np.testing.assert_array_equal(slope, [[1.0, 1.0, 1.0]])
-
-
-def without_affine(tree):
-  """Only what the supernet's searched layers have."""
-  return {
-    layer: {n: v for n, v in parts.items() if not n.startswith("norm")}
-    for layer, parts in tree.items()
-  }
-
-
-def close(found, wanted):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(b).max()))
-    ),
-    found,
-    wanted,
-  )
 
 
 def test_gradients_reach_every_choice(small, images):
@@ -334,6 +230,23 @@ def test_the_network_exports_to_onnx(wide, images):
   own = wide.extract(wide.init(jax.random.key(0)), one)
   model = export.network(network, own, (8, 8, 1))
   assert export.parity(model, network, own, images) < 1e-5
+
+
+def test_the_command_line_offers_widths_and_a_super_kernel():
+  flags = dict(
+    widths=["50", "75", "100", "125"], shared_kernels=True, cells="1"
+  )
+  images = data.load("digits")
+
+  def made(name):
+    config = configs.from_flags(configs.SearchConfig, {**flags, "space": name})
+    return parts.search_space(config, images)
+
+  space = made("mobilenet")
+  assert space.groups["width"].candidates == ("0.5", "0.75", "1", "1.25")
+  assert space.arguments["shared_kernels"]
+  with pytest.raises(InputError, match="--widths: the space edge has none"):
+    made("edge")
 
 
 @pytest.mark.slow

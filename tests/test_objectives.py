@@ -44,10 +44,6 @@ def test_values_are_the_published_ones(entropy, latency, energy):
   hard = objectives.mnasnet_hard(LATENCY, 12.0)
   want = accuracy if latency <= 12 else accuracy * 12.0 / latency
   assert numbers(hard, entropy, latency, energy) == pytest.approx(-want)
-  product = objectives.edp(LATENCY, ENERGY, reference=4.0)
-  assert numbers(product, entropy, latency, energy) == pytest.approx(
-    latency * energy / 4.0
-  )
   ratio = objectives.efficiency(
     LATENCY,
     ENERGY,
@@ -82,7 +78,7 @@ def test_hard_rewards_nothing_within_the_target():
 
 def test_out_of_range_is_refused():
   for wrong in (
-    lambda: objectives.edp(LATENCY, ENERGY, reference=0.0),
+    lambda: objectives.metric(LATENCY, reference=0.0),
     lambda: objectives.mnasnet_soft(LATENCY, 0.0),
     lambda: objectives.mnasnet_soft(LATENCY, 1.0, exponent=0.07),
     lambda: objectives.mnasnet_hard(LATENCY, 1.0, exponent=0.0),
@@ -90,6 +86,35 @@ def test_out_of_range_is_refused():
     lambda: objectives.efficiency(LATENCY, ENERGY, latency_reference=0.0),
     lambda: objectives.weighted([LATENCY], [1.0, 2.0], name="w"),
     lambda: objectives.weighted([LATENCY], [-1.0], name="w"),
+    lambda: objectives.worst([LATENCY], [1.0, 2.0], name="w"),
+    lambda: objectives.worst([LATENCY], [0.0], name="w"),
+    lambda: objectives.worst([LATENCY], [1.0], name="w", temperature=0.0),
   ):
     with pytest.raises(ValueError, match="objective|mnasnet"):
       wrong()
+
+
+@pytest.mark.parametrize("entropy, latency, energy", PLACES)
+def test_the_smooth_worst_is_near_the_worst_from_above(
+  entropy, latency, energy
+):
+  for temperature in (0.02, 0.1, 1.0):
+    smooth = objectives.worst(
+      [LATENCY, ENERGY], [8.0, 4.0], name="worst", temperature=temperature
+    )
+    found = numbers(smooth, entropy, latency, energy)
+    largest = max(latency / 8.0, energy / 4.0)
+    assert largest - 1e-9 <= found <= largest + temperature * np.log(2) + 1e-9
+
+
+def test_the_smooth_worst_moves_the_worst_device():
+  """By hand: ratios 1 and 2 at t = 0.5 share the gradient as e^2 and e^4."""
+  smooth = objectives.worst(
+    [LATENCY, ENERGY], [10.0, 5.0], name="worst", temperature=0.5
+  )
+  slopes = jax.grad(lambda costs: smooth.value({}, costs))(
+    {"latency_ms": 10.0, "energy_mj": 10.0}
+  )
+  share = np.exp(4) / (np.exp(2) + np.exp(4))
+  assert slopes["energy_mj"] == pytest.approx(share / 5.0, rel=1e-5)
+  assert slopes["latency_ms"] == pytest.approx((1 - share) / 10.0, rel=1e-5)

@@ -202,6 +202,37 @@ def test_operation_dropout_closes_only_what_it_may():
   np.testing.assert_allclose(weights[1], [1 / 3] * 3, atol=1e-6)
 
 
+SETS = {"g": (((0, 1), 1), ((2, 3, 4), 2))}
+
+
+def test_normalized_edges_are_one_softmax_over_a_node():
+  """PC-DARTS: shares of a node's edges times those of their candidates."""
+  rng = np.random.default_rng(0)
+  logits = {n: jnp.asarray(rng.normal(size=(6, 3)), "f4") for n in "gh"}
+  masks = {n: np.ones((6, 3), bool) for n in "gh"}
+  masks["g"][3, 1] = False
+  made = relaxations.edge_normalized(relaxations.softmax(), SETS)
+  found = made.sample(jax.random.key(0), logits, masks, jnp.int32(0)).weights
+  expected = made.expect(logits, masks, jnp.int32(0))
+  plain = relaxations.softmax().expect(logits, masks, jnp.int32(0))
+  for rows, count in SETS["g"]:
+    power = np.exp(logits["g"])[list(rows)] * masks["g"][list(rows)]
+    share = power / power.sum()
+    np.testing.assert_allclose(found["g"][np.array(rows)], share, rtol=1e-5)
+    np.testing.assert_allclose(
+      expected["g"][np.array(rows)], count * share, rtol=1e-5
+    )
+  # Edges of no set, and groups without sets, stay as they are.
+  np.testing.assert_array_equal(found["g"][5], plain["g"][5])
+  np.testing.assert_array_equal(found["h"], plain["h"])
+
+
+def test_normalized_edges_keep_the_contract():
+  sets = {"open": (((0, 1, 2), 2),), "partly": (((0, 1), 1),)}
+  made = relaxations.edge_normalized(relaxations.gdas(), sets)
+  testing.check_relaxation(made)
+
+
 def broken(**changes):
   return relaxations.softmax()._replace(**changes)
 

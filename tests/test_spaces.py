@@ -105,50 +105,6 @@ def small_spaces():
     )
 
 
-@pytest.mark.parametrize(
-  "space", list(small_spaces()), ids=lambda s: str(s.name)
-)
-def test_decided_network_equals_the_restricted_supernet(space):
-  images = (
-    np.random.default_rng(0)
-    .normal(size=(4, *space.arguments["image_shape"]))
-    .astype(np.float32)
-  )
-  variables = space.init(jax.random.key(0))
-  mixture = jax.jit(lambda v, s: space.apply(v, s, images, True))
-  sampled = jax.jit(lambda v, s: space.apply(v, s, images, True))
-  drawn = space_module.random_choices(space, np.random.default_rng(1), 2)
-  group = next(iter(space.groups))
-  for i in range(2):
-    architecture = spaces.architecture(space, {group: drawn[group][i]})
-    one_path, stats = sampled(variables, architecture.sampled())
-    full, full_stats = mixture(variables, Sampled(architecture.one_hot()))
-    np.testing.assert_allclose(one_path, full, rtol=1e-4, atol=1e-4)
-    network = space.build(architecture)
-    own = space.extract(variables, architecture)
-    shapes = jax.eval_shape(
-      lambda x, n=network: n.init(jax.random.key(0), x), images
-    )
-    assert jax.tree.map(jnp.shape, own) == jax.tree.map(
-      lambda s: s.shape, shapes
-    )
-    outputs, _ = network.apply(own, images, True, mutable=["batch_stats"])
-    np.testing.assert_allclose(outputs, one_path, rtol=1e-4, atol=1e-4)
-    # Running statistics: only the executed candidates' move.
-    own = space.extract({**variables, "batch_stats": stats}, architecture)
-    ours = network.apply(own, images)
-    theirs, _ = space.apply(
-      {**variables, "batch_stats": stats}, architecture.sampled(), images, False
-    )
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert not jax.tree.all(
-      jax.tree.map(
-        lambda a, b: bool((a == b).all()), stats, variables["batch_stats"]
-      )
-    )
-    assert full_stats is not None
-
-
 def test_gradient_of_the_sampled_path_equals_the_mixtures(tiny_edge):
   """Weights, and the executed candidates' architecture weights."""
   space = tiny_edge

@@ -1,11 +1,16 @@
 """Training a decided network."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nasjax import data, spaces, training
+from nasjax.cli import own_spaces
+
+EXAMPLE = Path(__file__).parent.parent / "experiments" / "my_space.py"
 
 
 def images(seed, size):
@@ -68,6 +73,41 @@ def test_dropped_paths_keep_the_mean(network):
   np.testing.assert_allclose(dropped[kept], x[kept] / 0.75, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["nasbench201", "chain"])
+def test_dropped_paths_leave_the_identity(name):
+  """At a rate of 1 skips remain, and what a layer of a chain is added to.
+
+  DARTS's code drops no identity; a chain's layer is the only way through.
+  """
+  if name == "chain":
+    space = own_spaces.constructor(f"{EXAMPLE}:chain", "test")(cells=1)
+    rows = (
+      ["inverted_residual", "sep_conv_5x5"],
+      ["skip_connect", "sep_conv_5x5"],
+    )
+  else:
+    space = spaces.nasbench201(channels=4, cells=1, image_shape=(8, 8, 1))
+    rows = [1, 3, 1, 4, 2, 1], [1, 0, 1, 0, 0, 1]
+  images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("f4")
+  variables = space.init(jax.random.key(0))
+  (group,) = space.groups
+  outputs = []
+  for row, rate in zip(rows, (1.0, 0.0), strict=True):
+    one = spaces.architecture(space, {group: row})
+    network = space.build(one).clone(drop_path=rate)
+
+    @jax.jit
+    def run(own, network=network):
+      rngs = {"drop_path": jax.random.key(1)}
+      return network.apply(
+        own, images, True, mutable=["batch_stats"], rngs=rngs
+      )[0]
+
+    outputs.append(run(space.extract(variables, one)))
+  np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+  assert np.ptp(outputs[0]) > 0.01
+
+
 def test_the_loss_is_the_smoothed_cross_entropy(network):
   """The first epoch of one batch, at rate about 0: its loss by hand."""
   train = images(3, 32)
@@ -92,6 +132,8 @@ def test_the_loss_is_the_smoothed_cross_entropy(network):
     (dict(drop_path=1.0), "drop_path"),
     (dict(label_smoothing=-0.1), "label_smoothing"),
     (dict(epochs=0), "epochs"),
+    (dict(auxiliary=-1.0), "auxiliary"),
+    (dict(auxiliary=0.4), "the space toy has no place"),
     (dict(learning_rate=0.0), "learning_rate"),
     (dict(batch_size=999), "batch size 999"),
   ],

@@ -9,6 +9,16 @@ up, and alternate on the same cores.
 
     python experiments/benchmarks/mobilenet_supernet.py [--json] [--only KEY]
         [--runs 7]
+
+Two x86-64 cores, JAX 0.10.2, nothing else running, medians of 7 turns of 4
+steps each:
+
+    weight step / largest network's   0.178 s / 0.176 s   1.01   (at most 1.3)
+    whole update / largest network's  0.324 s / 0.176 s   1.83   (at most 2.1)
+    apart / factorised, one layer     1.198 s / 0.103 s   11.6   (at least 10)
+
+With one step a turn the last was 7.8 (0.145 s): the first step after `apart`
+asks the system for the memory that its 36 combinations had.
 """
 
 import argparse
@@ -53,6 +63,8 @@ _LARGEST = dict(
   activation="hswish",
 )
 _BATCH = 32
+# In a row in each turn: the first after another side's pays for its memory.
+_STEPS = 4
 
 
 def batch(seed):
@@ -64,15 +76,16 @@ def batch(seed):
 
 
 def held(step, state):
-  """A function that takes one step and returns its seconds, warmed up."""
+  """A function that takes some steps and returns seconds a step, warmed up."""
   program = jax.jit(step, donate_argnums=0).lower(state).compile()
   state = [state]
 
   def go():
-    def once():
-      state[0] = jax.block_until_ready(program(state[0]))
+    def some():
+      for _ in range(_STEPS):
+        state[0] = jax.block_until_ready(program(state[0]))
 
-    return timed(once)
+    return timed(some) / _STEPS
 
   go()
   return go

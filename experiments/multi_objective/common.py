@@ -6,12 +6,14 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from nasjax import data, hardware, relaxations, search, spaces
 from nasjax.hardware.memory import peak_metric
 from nasjax.hardware.workload import additive_metric
+from nasjax.search import epochs as loops
 from nasjax.spaces import space as space_tools
 
 CHANNELS, BATCH = 16, 64
@@ -28,12 +30,12 @@ class Setup(NamedTuple):
   random: dict
 
 
-def setup() -> Setup:
+def setup(**shape) -> Setup:
+  """The edge space on digits; `shape` are arguments of the space."""
   dataset = data.load("digits")
   train, valid = data.split(dataset.train, seed=0)
-  space = spaces.edge(
-    image_shape=data.shape(train), num_classes=10, channels=CHANNELS
-  )
+  shape = {"channels": CHANNELS, **shape}
+  space = spaces.edge(image_shape=data.shape(train), num_classes=10, **shape)
   metrics = {
     "latency_ms": latency(space),
     "energy_mj": energy(space),
@@ -101,35 +103,61 @@ def options(epochs, steps_an_epoch, *, warmup=0.5, arch_rate=0.02, rate=0.05):
   )
 
 
-def run(made: Setup, searcher, seed: int, epochs: int, between=None):
-  """The state at the end, and its seconds, compilation left out.
+def runner(made: Setup, searcher, epochs: int):
+  """A function that runs a search, compiled once for all seeds and limits.
 
   Args:
     made: what is searched.
     searcher: the search.
-    seed: of everything random.
     epochs: how many.
-    between: called with each epoch.
+
+  Returns:
+    `run(seed, limits=None, between=None)` -> (the state at the end, its seconds
+    of CPU without compilation). `limits` take the place of the constraints'
+    own, one each; `between` is called with each epoch's end and ends the
+    search where it returns True.
   """
-  state = jax.jit(searcher.init)(jax.random.fold_in(jax.random.key(seed), 0))
-  start = None
-  for epoch in search.run_epochs(
-    searcher,
-    state,
-    made.train,
-    made.valid,
-    epochs=epochs,
-    batch_size=BATCH,
-    augmentation=made.augmentation,
-    key=jax.random.fold_in(jax.random.key(seed), 1),
-  ):
-    state = epoch.state
-    # The first epoch compiles; the others are timed.
-    start = start or time.process_time()
-    if between is not None:
-      between(epoch)
-  spent = (time.process_time() - start) * epochs / max(epochs - 1, 1)
-  return state, spent
+  steps = steps_an_epoch(made)
+  init = jax.jit(searcher.init)
+  chunk = loops.make_chunk(
+    searcher, made.augmentation, data.statistics(made.train)
+  )
+  train, valid = loops.on_device(made.train), loops.on_device(made.valid)
+  compiled = []
+
+  def run(seed, limits=None, between=None):
+    key = jax.random.key(seed)
+    state = init(jax.random.fold_in(key, 0))
+    if limits is not None:
+      bounds = tuple(jnp.float32(v) for v in limits)
+      state = state._replace(member=state.member._replace(limits=bounds))
+    state = jax.tree.map(
+      lambda v: jax.lax.convert_element_type(v, v.dtype), state
+    )
+    progress = loops.begin(
+      searcher, state, data.shape(made.train), steps, BATCH
+    )
+    start, key = None, jax.random.fold_in(key, 1)
+    for epoch in range(1, epochs + 1):
+      keys = jax.random.split(jax.random.fold_in(key, epoch), 3)
+      rows = [
+        data.epoch_indices(k, len(images.labels), steps, BATCH)
+        for k, images in zip(keys[:2], (train, valid), strict=True)
+      ]
+      whole = (train, valid, *rows, keys[2])
+      if not compiled:
+        progress = chunk(progress, *whole, jnp.int32(0))
+        compiled.append(True)
+      start = start or time.process_time()
+      progress = chunk(progress, *whole, jnp.int32(steps))
+      loops.check_numbers(progress, 0)
+      if between is not None and between(loops.summary(progress)):
+        break
+      progress = loops.next_epoch(progress)
+    jax.block_until_ready(progress)
+    return progress.state, time.process_time() - start
+
+  return run
 
 
 def expected(state, relaxation=None):

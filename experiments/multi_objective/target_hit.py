@@ -22,6 +22,12 @@ miss the loose limits from below. Decided networks lie further below (0.22 to
 1.0 of the limit): the most probable one within it is cheaper than the mean.
 Supernet accuracy of the decided networks: 0.70 to 0.79 under every penalty.
 
+A later run of augmented_lagrangian with an eleventh member that no limit binds:
+5 hits (.939 .942 .943 .951 .937 .880 .820 .730 .737 .641), accuracies 0.91 to
+0.94. That member's expected latency is 0.91, 0.85, 0.80 and 0.74 of the four
+loosest limits: accuracy alone does not want what they allow, so a penalty that
+only pushes down cannot come to 0.93 of them.
+
 Run: python -m experiments.multi_objective.target_hit [METRIC] [PENALTY]
 """
 
@@ -35,30 +41,40 @@ from experiments.multi_objective import common
 from nasjax import constraints, relaxations, search
 
 EPOCHS = 150
+FREE = 100.0  # times the loosest limit: the last member's, which never binds
 
 
-def main(name: str = "latency_ms", kind: str = "augmented_lagrangian") -> None:
+def main(
+  name: str = "latency_ms",
+  kind: str = "augmented_lagrangian",
+  epochs: str = str(EPOCHS),
+  warmup: str = "0.5",
+) -> None:
   made = common.setup()
   metric = made.metrics[name]
   percentiles = np.linspace(5, 80, 10)
   limits = common.limits_of(made, name, percentiles)
+  bounds = [*limits, FREE * limits[-1]]
   each = common.steps_an_epoch(made)
   penalty = getattr(constraints, kind)()
   searcher = search.differentiable_front(
     made.space,
-    members=len(limits),
-    limits={name: limits},
+    members=len(bounds),
+    limits={name: bounds},
     relaxation=relaxations.proxyless(),
     constraints=[constraints.at_most(metric, limits[0], penalty=penalty)],
-    **common.options(EPOCHS, each),
+    **common.options(int(epochs), each, warmup=float(warmup)),
   )
-  state, spent = common.run(made, searcher, 0, EPOCHS)
+  state, spent = common.runner(made, searcher, int(epochs))(0)
   accuracy = common.accuracy(made, state)
-  print(f"{name} {kind}: {EPOCHS * each} steps, {spent:.0f} s of CPU")
+  print(f"{name} {kind}: {int(epochs) * each} steps, {spent:.0f} s of CPU")
   hits = kept = 0
-  for percentile, limit, own in zip(
-    percentiles, limits, search.members(state), strict=True
-  ):
+  *members, free = search.members(state)
+  used = float(metric.expected(common.expected(free)))
+  print(
+    f"  without a limit: expected {used:.5g}, {used / limits} of the limits"
+  )
+  for percentile, limit, own in zip(percentiles, limits, members, strict=True):
     weights = common.expected(own)
     before = float(metric.expected(weights)) / limit
     decided = made.space.decide(weights, [(metric, limit)])

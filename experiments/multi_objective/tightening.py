@@ -57,8 +57,9 @@ def main(seeds: str = "5") -> None:
       ],
       **options,
     )
+    run = common.runner(made, searcher, EPOCHS)
     for seed in range(int(seeds)):
-      state, _ = common.run(made, searcher, seed, EPOCHS)
+      state, _ = run(seed)
       weights = common.expected(state)
       decided = made.space.decide(weights, [(metric, limit)])
       alone = ranking.standalone(

@@ -1,39 +1,18 @@
-"""One frozen dataclass a command: flags, a YAML file and --help from it."""
+"""What `nasjax search` is told, as one frozen dataclass; see `flags`."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import math
-import sys
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
 
-import yaml
-
-from nasjax.errors import InputError, nearest
-from nasjax.reader import number, read_yaml, whole
-
-T = TypeVar("T")
-
+from nasjax.cli.flags import add_flags as add_flags
+from nasjax.cli.flags import convert as convert
+from nasjax.cli.flags import flag as flag
+from nasjax.cli.flags import from_flags as from_flags
+from nasjax.cli.flags import option
+from nasjax.cli.flags import to_yaml as to_yaml
 
 MAX_SIDE = 4096  # pixels, and channels
 MAX_SEED = 2**32 - 1  # jax.random.key takes no more bits
-
-
-def option(
-  default: Any,
-  help: str,
-  *,
-  low: float = -math.inf,
-  high: float = math.inf,
-  choices=(),
-) -> Any:
-  """A field with its help, its range and known words."""
-  metadata = dict(help=help, low=low, high=high, choices=tuple(choices))
-  return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +21,7 @@ class SearchConfig:
 
   space: str = option(
     "edge",
-    "search space: edge, nasbench201, darts, mobilenet, fbnet, macro, or"
+    "search space: edge, nasbench201, darts, mobilenet, tiny, fbnet, macro, or"
     " path/to/file.py:name",
   )
   strategy: str = option(
@@ -92,7 +71,8 @@ class SearchConfig:
   )
   image_size: int | None = option(
     None,
-    "pixels: images of a folder are resized to this square",
+    "pixels: images are resized to this square; tiny: default, what suits the"
+    " limits",
     low=1,
     high=MAX_SIDE,
   )
@@ -126,8 +106,11 @@ class SearchConfig:
     "what is minimised, NAME or NAME=COEFFICIENT: cross_entropy (where no"
     " gradient is needed the error, 1 - accuracy), latency_ms,"
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
-    " bytes (metrics count over their median), edp, efficiency, mnasnet_soft,"
-    " mnasnet_hard (their target is the first limit)",
+    " bytes (metrics count over their median), worst_METRIC (the smooth worst"
+    " over several devices), quantization_error and weight_asymmetry (of the"
+    " weights of --from), efficiency, mnasnet_soft, mnasnet_hard (their target"
+    " is the first limit), or a weighted sum,"
+    " DEVICE:latency_ms+2*DEVICE:latency_ms",
   )
   weighting: str = option(
     "constant",
@@ -177,10 +160,13 @@ class SearchConfig:
     low=1,
     high=MAX_SIDE,
   )
+  width: int | None = option(
+    None, "tiny: percent of all channels; default: what suits the limits", low=1
+  )
   cells: int | None = option(
     None, "cells a stage; default: edge 1, nasbench201 5, fbnet 4", low=1
   )
-  nodes: int | None = option(None, "edge: nodes a cell; default 3", low=1)
+  nodes: int | None = option(None, "nodes a cell; default 3, darts 4", low=1)
   links: str | None = option(
     None, "edge: residual (default), dense, linear_bottleneck"
   )
@@ -194,11 +180,36 @@ class SearchConfig:
     low=1,
     high=MAX_SIDE,
   )
+  widths: tuple[int, ...] = option(
+    (),
+    "mobilenet: candidates of each stage in percent of its channels, such as 50"
+    " 75 100 125; default: 100 alone",
+    low=10,
+    high=400,
+  )
+  shared_kernels: bool = option(
+    False,
+    "mobilenet: smaller kernels are the centres of the largest, a super-kernel"
+    " for all, instead of having weights of their own",
+  )
+  partial_channels: int | None = option(
+    None,
+    "darts: the supernet's operations see one channel in so many and edges are"
+    " weighed (PC-DARTS, 4); default 1",
+    low=1,
+    high=MAX_SIDE,
+  )
   block: str | None = option(
     None,
     "edge: inverted_residual (default), separable_expansion_3,"
     " group_conv_3x3_groups_4, fused_inverted_residual_3, or device: what the"
     " first device prefers",
+  )
+  quantization_rule: tuple[str, ...] = option(
+    (),
+    "what quantises and vectorises well, in any space: bounded_activations,"
+    " largest_expansion=N,"
+    " channel_multiple=N or =device (what fills its vectors)",
   )
   learning_rate: float = option(
     0.05, "of the weights (SGD, cosine to 0)", low=0, high=1e6
@@ -230,7 +241,7 @@ class SearchConfig:
   limit: tuple[str, ...] = option(
     (),
     "upper bound, METRIC=VALUE: latency_ms (ms), energy_mj (mJ), params, macs,"
-    " flops, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
+    " flops, skips, peak_sram_kib, flash_kib, working_set_kib (KiB), cost; with"
     " several devices DEVICE:METRIC=VALUE; LOW..HIGH with --front; may be"
     " repeated",
   )
@@ -248,6 +259,13 @@ class SearchConfig:
     low=3,
     high=1000,
   )
+  retrain: int | None = option(
+    None,
+    "epochs that the decided network is trained alone at the end, and tested"
+    " then, as by nasjax retrain",
+    low=1,
+    high=10**6,
+  )
   device_batch: int = option(
     1, "images in the call that device metrics count", low=1, high=10**9
   )
@@ -256,6 +274,18 @@ class SearchConfig:
   )
   interpolate: bool = option(
     False, "device metrics: also between a table's measured shapes"
+  )
+  in_place_depthwise: bool = option(
+    False,
+    "peak_sram_bytes: depthwise convolutions write over their input, one"
+    " channel aside",
+  )
+  edp_deadline_ms: float | None = option(
+    None,
+    "edp_mj_ms: each network runs at its own best frequency within this time;"
+    " default: at the profile's",
+    low=1e-6,
+    high=1e9,
   )
   operation_dropout: float = option(
     0.0,
@@ -277,6 +307,25 @@ class SearchConfig:
     "type of the network's values while searching: float32, bfloat16",
     choices=("float32", "bfloat16"),
   )
+  quantize_bits: int | None = option(
+    None,
+    "weights are rounded to so many bits in each forward pass, straight through"
+    " in its gradient; default: not",
+    low=2,
+    high=16,
+  )
+  quantize_scale: str = option(
+    "channel",
+    "what shares a step of the quantiser: channel, tensor",
+    choices=("channel", "tensor"),
+  )
+  asymmetry_penalty: float = option(
+    0.0,
+    "of weights, coefficient in their loss: symmetric quantisers waste what a"
+    " channel's range lacks on one side",
+    low=0,
+    high=1e6,
+  )
   checkpoint_minutes: float = option(
     5.0, "longest time between checkpoints; each epoch ends with one", low=0
   )
@@ -290,150 +339,3 @@ class SearchConfig:
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
   )
-
-
-class Parser(argparse.ArgumentParser):
-  """An argument parser whose errors are ours: one line, exit code 2."""
-
-  def error(self, message: str) -> NoReturn:
-    """Raises InputError in place of argparse's own exit."""
-    raise InputError("command line", message, f"see {self.prog} --help")
-
-  def print_help(self, file: Any = None) -> None:
-    """Prints the help; argparse's own hides that nobody reads it."""
-    file = sys.stdout if file is None else file
-    if file is not None:
-      file.write(self.format_help())
-
-
-def flag(name: str) -> str:
-  """The flag of a field."""
-  return "--" + name.rstrip("_").replace("_", "-")
-
-
-def _kind(hint: Any) -> tuple[type, bool, bool]:
-  """(basic type, optional, repeated) of a field's annotation."""
-  if typing.get_origin(hint) is tuple:
-    return typing.get_args(hint)[0], False, True
-  if isinstance(hint, types.UnionType):
-    basic = next(a for a in typing.get_args(hint) if a is not type(None))
-    return basic, True, False
-  return hint, False, False
-
-
-def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-  """Adds a flag for each field; values stay text until `convert`."""
-  hints = typing.get_type_hints(config)
-  for field in dataclasses.fields(config):
-    basic, _, repeated = _kind(hints[field.name])
-    default = field.default
-    shown = (
-      ""
-      if default in (None, ()) or "default" in field.metadata["help"]
-      else f" (default: {' '.join(default) if repeated else default})"
-    )
-    arguments: dict[str, Any] = {
-      "dest": field.name,
-      "default": argparse.SUPPRESS,
-      "help": (field.metadata["help"] + shown).replace("%", "%%"),
-    }
-    if basic is bool:
-      arguments["action"] = "store_true"
-    elif repeated:
-      arguments["action"], arguments["nargs"] = "extend", "+"
-      arguments["metavar"] = field.name.upper()
-    else:
-      arguments["metavar"] = {int: "N", float: "X"}.get(basic, "NAME")
-    parser.add_argument(flag(field.name), **arguments)
-
-
-def convert(config: type[T], values: Mapping[str, Any], where) -> T:
-  """Makes a configuration of text or YAML values.
-
-  Args:
-    config: the dataclass.
-    values: by field name.
-    where: field name -> what a message calls it.
-
-  Returns:
-    The configuration.
-
-  Raises:
-    InputError: an unknown field, a wrong type or range.
-  """
-  fields = {f.name: f for f in dataclasses.fields(config)}
-  hints = typing.get_type_hints(config)
-  made = {}
-  for name, value in values.items():
-    if name not in fields:
-      raise InputError(where(name), "unknown key", nearest(name, fields))
-    basic, optional, repeated = _kind(hints[name])
-    metadata, place = fields[name].metadata, where(name)
-    if value is None and optional:
-      made[name] = None
-    elif repeated:
-      items = value if isinstance(value, (list, tuple)) else [value]
-      made[name] = tuple(_basic(v, basic, metadata, place) for v in items)
-    else:
-      made[name] = _basic(value, basic, metadata, place)
-  return config(**made)
-
-
-def _basic(value, basic, metadata, where):
-  bounds = dict(low=metadata["low"], high=metadata["high"])
-  if basic is bool:
-    if not isinstance(value, bool):
-      raise InputError(where, f"{value!r} is not true or false")
-    return value
-  if basic is int:
-    return whole(value, where, **bounds)
-  if basic is float:
-    return number(value, where, **bounds)
-  if isinstance(value, (dict, list)) or value is None:
-    raise InputError(where, "must be one word")
-  text = str(value)
-  if not text or not text.isprintable():
-    raise InputError(where, f"{text[:40]!r} is empty or no plain text")
-  if metadata["choices"] and text not in metadata["choices"]:
-    raise InputError(
-      where, f"unknown name {text!r}", nearest(text, metadata["choices"])
-    )
-  return text
-
-
-def from_flags(
-  config: type[T], flags: Mapping[str, Any], path: str | None = None
-) -> T:
-  """A configuration from a YAML file, if any, overridden by flags."""
-  values, lines = ({}, {}) if path is None else read_yaml(path)
-  known = {f.name for f in dataclasses.fields(config)}
-  values = {str(k): v for k, v in values.items()}
-
-  def from_file(name):
-    return f"{path}:{lines.get(name, 1)} {name[:40]}"
-
-  base = convert(config, values, from_file)
-  given = {k: v for k, v in flags.items() if k in known}
-  made = convert(config, given, flag)
-  return dataclasses.replace(base, **{k: getattr(made, k) for k in given})
-
-
-def to_yaml(config: Any) -> str:
-  """The configuration as YAML that reads back the same."""
-  values = {
-    k: list(v) if isinstance(v, tuple) else v
-    for k, v in dataclasses.asdict(config).items()
-  }
-  return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def check_known_flags(parser: Parser, unknown: Sequence[str]) -> None:
-  """Refuses what the parser did not know, naming the nearest flag."""
-  if not unknown:
-    return
-  flags = [s for a in parser._actions for s in a.option_strings]
-  first = unknown[0]
-  if first.startswith("-"):
-    name = first.partition("=")[0]
-    raise InputError(name, "unknown flag", nearest(name, flags))
-  raise InputError("command line", f"unexpected {first!r}")

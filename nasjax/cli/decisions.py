@@ -12,7 +12,9 @@ from rich.table import Table
 
 from nasjax import data, pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import training
+from nasjax.cli import baselines, parts, training
+from nasjax.cli import metrics as metric_parts
+from nasjax.hardware import schedules
 from nasjax.search import ranking
 from nasjax.spaces import genotype
 from nasjax.spaces import space as spaces
@@ -49,30 +51,68 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
   )
   if expected is not None:
     value["expected"] = expected
+  orders = _schedules(problem, decided)
+  if orders:
+    value["schedules"] = orders
   return value
 
 
-def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
+def _schedules(problem, decided) -> dict[str, Any]:
+  """By device: the execution order behind its peak memory."""
+  in_place = metric_parts.in_place(problem.config)
+  bits = {
+    d.name: d.profile.bits
+    for d in parts.devices(problem.config)
+    if d.profile is not None
+  }
+  return {
+    m.device: schedules.as_json(
+      schedules.plan(decided, bits[m.device], in_place=in_place), m.source
+    )
+    for name, m in problem.metrics.items()
+    if metric_parts.plain(name) == "peak_sram_bytes"
+  }
+
+
+def decide_front(
+  problem, relaxation, state, history, folder: Path, stop
+) -> None:
   """Decides every member; writes front.csv and a genotype.json for each.
 
+  `baselines.csv` compares each with others under its own limits.
   `members/N/genotype.json` is member N's; the run's own is the balanced one.
+
+  Args:
+    problem: what was searched.
+    relaxation: of the search.
+    state: at its end.
+    history: rows of metrics.csv.
+    folder: of the run.
+    stop: says when a signal has come.
   """
   accuracy = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )
-  values, rows = [], []
-  for number, own in enumerate(searches.members(state)):
+  values, rows, compared = [], [], []
+
+  def score(architecture):
     stop.check()
+    return accuracy(architecture)
+
+  for number, own in enumerate(searches.members(state)):
     limits = problem.members[number]
     weights = training.expected(relaxation, own)
     decided = problem.space.decide(weights, limits)
     expected = {
       n: float(m.expected(weights)) for n, m in problem.metrics.items()
     }
-    hit = accuracy(decided)
+    hit = score(decided)
+    column = baselines.Column("decided", decided, hit)
+    columns = baselines.compare(problem, column, limits, score)
+    compared.append(({"member": number}, columns))
     values.append(described(problem, decided, expected, hit, limits))
     row: dict[str, Any] = {"member": number}
     row |= {f"limit_{m.name}": bound for m, bound in limits}
@@ -91,6 +131,8 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
   run_folder.write_atomic(
     folder / run_folder.FRONT, run_folder.csv_text(list(rows[0]), rows)
   )
+  baselines.write(problem, compared, folder)
+  _write_volumes(problem, history, points, folder)
   for number, value in enumerate(values):
     own = folder / run_folder.MEMBERS / str(number)
     own.mkdir(parents=True, exist_ok=True)
@@ -102,6 +144,50 @@ def decide_front(problem, relaxation, state, folder: Path, stop) -> None:
     folder / run_folder.GENOTYPE, run_folder.json_text(values[chosen])
   )
   _show_front(rows, names, folder)
+
+
+def _write_volumes(problem, history, decided, folder) -> None:
+  """Writes hypervolume.csv: what the members' expectations cover, by epoch.
+
+  Of (error, what is limited over the most expensive random architecture), up
+  to (1, 1, ...). Epochs that warm the weights up are left out.
+
+  Args:
+    problem: what was searched.
+    history: rows of metrics.csv.
+    decided: f[P, 1 + M] of the decided networks.
+    folder: of the run.
+  """
+  names = [m.name for m, _ in problem.limits]
+  if not names:
+    return
+  scale = [1.0] + [
+    max(float(problem.costs[n].of(problem.random).max()), 1e-30) for n in names
+  ]
+
+  def volume(points):
+    return pareto.hypervolume(points / np.array(scale), np.ones(len(scale)))
+
+  rows = []
+  for row in history:
+    found = [
+      [row[f"{n}__{i}"] for n in ("valid_accuracy", *_expected(names))]
+      for i in range(len(decided))
+    ]
+    if any("" in own for own in found):
+      continue
+    points = np.array(found, float)
+    points[:, 0] = 1.0 - points[:, 0]
+    rows.append({"epoch": row["epoch"], "hypervolume": volume(points)})
+  if rows:
+    run_folder.write_atomic(
+      folder / run_folder.HYPERVOLUME, run_folder.csv_text(list(rows[0]), rows)
+    )
+  print(f"hypervolume of the decided front {volume(decided):.4f}", flush=True)
+
+
+def _expected(names) -> list[str]:
+  return [f"expected_{name}" for name in names]
 
 
 def _show_front(rows, names, folder) -> None:
@@ -146,7 +232,7 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
   ]
   accuracy = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )
@@ -177,54 +263,3 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     f" (Spearman, {count} random architectures, {problem.steps} steps each)",
     flush=True,
   )
-
-
-def row_of(problem, architecture: spaces.Architecture) -> dict[str, Any]:
-  """An architecture and its metrics as columns of a CSV file."""
-  names = [n for row in architecture.names().values() for n in row]
-  return {"architecture": "|".join(names)} | {
-    n: float(m.exact(architecture)) for n, m in problem.metrics.items()
-  }
-
-
-def baselines(problem, columns) -> list[dict[str, Any]]:
-  """What was decided and what it is compared with, a row each.
-
-  Args:
-    problem: what was searched.
-    columns: (title, architecture, accuracy on validation images) each.
-
-  Returns:
-    Rows of baselines.csv.
-  """
-  return [
-    {"network": title, **row_of(problem, one), "valid_accuracy": accuracy}
-    for title, one, accuracy in columns
-  ]
-
-
-def mobilenet_like(problem) -> spaces.Architecture | None:
-  """Inverted residuals from the first edge on, as many as the limits let.
-
-  The other edges skip. None where the space has no such candidate, or where
-  not even skips keep the limits.
-  """
-  space = problem.space
-  if len(space.groups) != 1:
-    return None
-  (group,) = space.groups
-  names = list(space.groups[group].candidates)
-  blocks = [n for n in names if "inverted_residual" in n]
-  if not blocks or "skip_connect" not in names:
-    return None
-  block, skip = names.index(blocks[0]), names.index("skip_connect")
-  mask = np.asarray(space.masks[group])
-  edges = len(mask)
-  for count in range(edges, -1, -1):
-    row = np.where(np.arange(edges) < count, block, skip)
-    if not mask[np.arange(edges), row].all():
-      continue
-    found = spaces.architecture(space, {group: row})
-    if all(m.exact(found) <= bound for m, bound in problem.limits):
-      return found
-  return None

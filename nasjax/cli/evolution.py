@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 
 from nasjax import data, pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import decisions, populations, training
+from nasjax.cli import baselines, populations, training
 from nasjax.search import genes as genetics
 from nasjax.signals import Stop
 from nasjax.spaces import space as spaces
@@ -29,6 +29,15 @@ _CHUNK = 10  # architectures scored before a signal is looked for
 # Many architectures are compared: a standard error of about a point will do.
 _IMAGES = 2048
 _CALIBRATION = 2  # batches of 256
+
+
+class Found(NamedTuple):
+  """What an evolution found."""
+
+  architecture: Architecture
+  accuracy: Callable[[Architecture], float]  # how it scored
+  # Title and best network of as many random points; None where there is none.
+  chance: tuple[str, Architecture] | None
 
 
 class Evaluator:
@@ -127,7 +136,7 @@ class Volumes:
     self._scale = np.array(
       [1.0]
       + [
-        max(float(problem.costs[m.name].of(problem.random).max()), 1e-30)
+        max(float(problem.random_values(m.name).max()), 1e-30)
         for m in populations.costs(problem)
       ]
     )
@@ -148,7 +157,7 @@ def run(
   folder: Path,
   stop: Stop,
   weights: Mapping[str, np.ndarray] | None = None,
-):
+) -> Found:
   """Runs the generations that are left and writes what they found.
 
   Args:
@@ -162,13 +171,13 @@ def run(
       evolution starts.
 
   Returns:
-    (the decided architecture, scores of accuracy by architecture).
+    What was found.
 
   Raises:
     Stopped: a signal has come; where the evolution stands is saved.
   """
   config = problem.config
-  variables = carried.progress.state.shared.variables
+  variables = training.variables(problem, carried.progress.state)
   evaluate = Evaluator(problem, measured, variables, stop)
   made = populations.make(problem, measured)
   volumes = Volumes(problem)
@@ -207,14 +216,25 @@ def run(
     # A signal between two generations: what they found is not lost.
     if stop.signal is not None and evolving.generation:
       recorder.save(carried, log)
-  rivals = None
+  rivals = chance = None
   # What a device measures is too dear to be done for comparison.
   if config.strategy != "random" and measured is None:
     key = jax.random.key(config.seed)
-    rivals = evaluate(populations.random_points(problem, key))
+    points = populations.random_points(problem, key)
+    rivals = evaluate(points)
+    chance = _chance(problem, points, *rivals)
   _write(problem, measured, evolving.state, rivals, volumes, folder)
   decided = _decide(problem, evolving.state)
-  return decided, _scorer(problem, evaluate)
+  return Found(decided, _scorer(problem, evaluate), chance)
+
+
+def _chance(problem, points, values, violations):
+  """(title, architecture) of the best random point; None: none is feasible."""
+  order = np.lexsort((values[:, 1], values[:, 0], violations))
+  if violations[order[0]] > 0:
+    return None
+  best = genetics.architecture(problem.space, points[order[0]])
+  return f"best of {len(points)} random", best
 
 
 def _scorer(problem, evaluate) -> Callable[[Architecture], float]:
@@ -254,7 +274,7 @@ def _write(problem, measured, state, rivals, volumes, folder: Path) -> None:
       "generation": int(np.searchsorted(ends, i, "right")),
       "valid_accuracy": 1.0 - float(values[i, 0]),
       "violation": float(violations[i]),
-      **decisions.row_of(problem, genetics.architecture(problem.space, point)),
+      **baselines.row_of(problem, genetics.architecture(problem.space, point)),
       **{name: float(values[i, column]) for name, column in taken},
     }
     for i, point in enumerate(points)

@@ -16,9 +16,9 @@ from nasjax import run_folder
 from nasjax.hardware import measured
 from nasjax.reader import read_bytes
 
-# Where a run lies, how often it is saved and how much it may read change no
-# result.
-_FREE = ("out", "checkpoint_minutes", "max_dataset_bytes")
+# Where a run lies, how often it is saved, how much it may read and what comes
+# after it change no result.
+_FREE = ("out", "checkpoint_minutes", "max_dataset_bytes", "retrain")
 
 
 def sha256(*parts: Any) -> str:

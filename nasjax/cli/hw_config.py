@@ -139,6 +139,35 @@ class TimeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+  """What `nasjax hw schedule` is told."""
+
+  device: str = option(
+    "stm32f746", "what it runs on: a name of `nasjax hw list` or PROFILE.toml"
+  )
+  in_place_depthwise: bool = option(
+    False, "depthwise convolutions write over their input, one channel aside"
+  )
+  patches: int = option(
+    1,
+    "on a side: the first operations run in so many times so many patches",
+    low=1,
+    high=64,
+  )
+  patched_operations: int = option(
+    0, "how many operations run patch by patch", low=0, high=10_000
+  )
+  deadline_ms: float | None = option(
+    None,
+    "also the frequency of the least energy-delay product within this time",
+    low=1e-6,
+    high=1e9,
+  )
+  out: str | None = option(None, "a JSON file to write; default: none")
+  force: bool = option(False, "replace an existing file")
+
+
+@dataclasses.dataclass(frozen=True)
 class FitConfig:
   """What `nasjax hw fit` is told."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from nasjax import errors, hardware
+from nasjax import errors, hardware, run_folder
 from nasjax.cli import own_spaces
 from nasjax.cli.hw import numbers, spaces_of
-from nasjax.cli.hw_config import CoverageConfig, TimeConfig
+from nasjax.cli.hw_config import CoverageConfig, ScheduleConfig, TimeConfig
 from nasjax.errors import InputError
-from nasjax.hardware import bundle, interpolate, measured
+from nasjax.hardware import bundle, interpolate, measured, schedules
 from nasjax.reader import load_part
 
 
@@ -41,6 +45,84 @@ def coverage(config: CoverageConfig) -> int:
   for text in dict.fromkeys(gone):
     console.print(f"missing: {text}", highlight=False)
   return errors.BAD_INPUT if gone else errors.DONE
+
+
+def schedule(path: str, config: ScheduleConfig) -> int:
+  """Prints a decided network's execution order, memory and best frequency.
+
+  Args:
+    path: of its genotype.json or run folder.
+    config: the device and how it runs.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    InputError: no genotype, a device without a profile, or patches that
+      cannot be.
+  """
+  architecture, _ = own_spaces.read_genotype(path)
+  device = hardware.device(config.device)
+  own = device.profile
+  if own is None:
+    raise InputError(f"--device {config.device}", "has no profile")
+  if config.out is not None and Path(config.out).exists() and not config.force:
+    raise InputError(config.out, "exists", "name another --out, or --force")
+  found = schedules.plan(
+    architecture,
+    own.bits,
+    in_place=("depthwise",) if config.in_place_depthwise else (),
+    patches=config.patches,
+    patched_operations=config.patched_operations,
+  )
+  source = f"counted, {own.bits} bits of {device.name} ({own.source})"
+  value = dict(schedules.as_json(found, source))
+  order = found.schedule
+  lines = [f"peak_sram_bytes {order.peak_bytes:,.0f} B: {source}"]
+  if config.patched_operations:
+    lines.append(
+      f"computing of the patched operations x{found.patched_computing:.3f}"
+    )
+  if config.deadline_ms is not None:
+    at = _best_frequency(device, architecture, config.deadline_ms)
+    value["dvfs"] = at
+    lines.append(
+      f"best frequency {1e-6 * at['frequency_hz']:.4g} MHz:"
+      f" {at['latency_ms']:.4g} ms, {at['energy_mj']:.4g} mJ: {at['source']}"
+    )
+  table = Table("step", "operation", title=f"execution order on {device.name}")
+  table.add_column("memory (B)", justify="right")
+  for number, (name, live) in enumerate(
+    zip(order.order, order.live_bytes, strict=True), start=1
+  ):
+    peak = " peak" if live == order.peak_bytes else ""
+    table.add_row(str(number), escape(name), f"{live:,.0f}{peak}")
+  console = Console()
+  console.print(table)
+  for line in lines:
+    console.print(escape(line), highlight=False)
+  if config.out is not None:
+    run_folder.write_atomic(config.out, run_folder.json_text(value))
+  return errors.DONE
+
+
+def _best_frequency(device, architecture, deadline_ms) -> dict[str, Any]:
+  """The frequency of least energy-delay product, as JSON values."""
+  metric, best = device.dvfs(architecture.space, deadline_ms)
+  at = best(architecture.one_hot())
+  milliseconds = 1e3 * float(at.time_s)
+  if not bool(at.kept):
+    raise InputError(
+      f"--deadline-ms {deadline_ms:g}",
+      f"{device.name} takes {milliseconds:.4g} ms at its highest frequency",
+    )
+  return {
+    "deadline_ms": deadline_ms,
+    "frequency_hz": float(at.frequency_hz),
+    "latency_ms": milliseconds,
+    "energy_mj": 1e3 * float(at.energy_j),
+    "source": metric.source,
+  }
 
 
 def time_network(path: str, config: TimeConfig) -> int:

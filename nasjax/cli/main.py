@@ -9,20 +9,21 @@ from collections.abc import Sequence
 from nasjax import errors, signals
 from nasjax.cli import config as configs
 from nasjax.cli import hw_config
+from nasjax.cli import parser as parsers
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.lock import InUseError
 from nasjax.signals import Stopped
 
 
-def _parser() -> configs.Parser:
-  parser = configs.Parser(
+def _parser() -> parsers.Parser:
+  parser = parsers.Parser(
     prog="nasjax",
     description="Searches neural networks that run well on an edge device.",
     allow_abbrev=False,
   )
   commands = parser.add_subparsers(
-    dest="command", metavar="COMMAND", parser_class=configs.Parser
+    dest="command", metavar="COMMAND", parser_class=parsers.Parser
   )
   search = commands.add_parser(
     "search",
@@ -43,10 +44,13 @@ def _parser() -> configs.Parser:
   show.add_argument(
     "what",
     metavar="PATH-or-STRING",
-    help="a run folder, a genotype.json, or a NAS-Bench-201 string",
+    help="a run folder, a genotype.json, a NAS-Bench-201 string or a DARTS"
+    " genotype",
   )
   show.add_argument(
-    "--format", default="table", help="nasbench201, json or table (default)"
+    "--format",
+    default="table",
+    help="nasbench201, darts, json or table (default)",
   )
   doctor = commands.add_parser(
     "doctor",
@@ -59,7 +63,7 @@ def _parser() -> configs.Parser:
     allow_abbrev=False,
   )
   tools = hw.add_subparsers(
-    dest="tool", metavar="TOOL", parser_class=configs.Parser, required=True
+    dest="tool", metavar="TOOL", parser_class=parsers.Parser, required=True
   )
   measure = tools.add_parser(
     "measure",
@@ -114,6 +118,15 @@ def _parser() -> configs.Parser:
     "path", metavar="PATH", help="a run folder or a genotype.json"
   )
   configs.add_flags(timing, hw_config.TimeConfig)
+  scheduling = tools.add_parser(
+    "schedule",
+    help="print in which order a decided network needs the least memory",
+    allow_abbrev=False,
+  )
+  scheduling.add_argument(
+    "path", metavar="PATH", help="a run folder or a genotype.json"
+  )
+  configs.add_flags(scheduling, hw_config.ScheduleConfig)
   resume = commands.add_parser(
     "resume",
     help="go on with a search that was stopped",
@@ -142,7 +155,7 @@ def _parser() -> configs.Parser:
     "checkpoint", help="look at a run's checkpoints", allow_abbrev=False
   )
   looks = checkpoint.add_subparsers(
-    dest="look", metavar="WHAT", parser_class=configs.Parser, required=True
+    dest="look", metavar="WHAT", parser_class=parsers.Parser, required=True
   )
   listing = looks.add_parser(
     "list", help="print step and digest of each", allow_abbrev=False
@@ -158,7 +171,7 @@ def _parser() -> configs.Parser:
       action="store_true",
       help="neither use nor keep compiled programs of earlier runs",
     )
-  hardware = (measure, fit, bundle, take, covering, timing)
+  hardware = (measure, fit, bundle, take, covering, timing, scheduling)
   looking = (show, doctor, listing, verify)
   for command in (search, resume, retrain, *looking, *hardware):
     command.add_argument(
@@ -194,7 +207,7 @@ def _run(argv: Sequence[str]) -> int:
   parser = _parser()
   _check_command(parser, argv)
   arguments, unknown = parser.parse_known_args(argv)
-  configs.check_known_flags(_subparser(parser, argv), unknown)
+  parsers.check_known_flags(_subparser(parser, argv), unknown)
   if arguments.command is None:
     parser.print_help()
     return errors.DONE
@@ -260,6 +273,9 @@ def _hardware(arguments) -> int:
   if arguments.tool == "time":
     made = configs.from_flags(hw_config.TimeConfig, flags)
     return hw_use.time_network(arguments.path, made)
+  if arguments.tool == "schedule":
+    made = configs.from_flags(hw_config.ScheduleConfig, flags)
+    return hw_use.schedule(arguments.path, made)
   return hw.measure(configs.from_flags(hw_config.MeasureConfig, flags))
 
 

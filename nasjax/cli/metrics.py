@@ -10,6 +10,7 @@ import numpy as np
 from nasjax import hardware
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
+from nasjax.hardware import quantization
 from nasjax.reader import number
 from nasjax.types import Metric
 
@@ -18,6 +19,7 @@ COUNTED = {
   "macs": hardware.macs,
   "flops": hardware.flops,
 }
+OF_WEIGHTS = ("quantization_error", "weight_asymmetry")
 MEASURED = tuple(hardware.METRICS)
 # Of a device without a table; others where a limit or objective names them.
 _SHOWN = (
@@ -37,6 +39,29 @@ def split_assignment(text: str, flag: str) -> tuple[str, str | None]:
   return name.strip(), value.strip() if equals else None
 
 
+def terms(name: str, flag: str) -> list[tuple[float, str]]:
+  """`NAME+2*NAME` -> [(weight, name)]; a name alone has weight 1."""
+  found = []
+  for term in name.split("+"):
+    weight, star, metric = term.rpartition("*")
+    if not metric.strip() or (star and not weight.strip()):
+      raise InputError(flag, f"{name!r} is no sum NAME+WEIGHT*NAME")
+    weight = number(weight, flag, low=0.0, high=1e30) if star else 1.0
+    found.append((weight, metric.strip()))
+  return found
+
+
+def named(config: SearchConfig) -> list[str]:
+  """The metrics that limits and objectives name, as they are written."""
+  flags = {"--limit": config.limit, "--objective": config.objective}
+  return [
+    metric
+    for flag, texts in flags.items()
+    for text in texts
+    for _, metric in terms(split_assignment(text, flag)[0], flag)
+  ]
+
+
 def _unit(name: str) -> int:
   """What one unit on the command line is in the metric's own."""
   return 1024 if name.endswith("_kib") else 1
@@ -45,6 +70,7 @@ def _unit(name: str) -> int:
 def plain(name: str) -> str:
   """A metric's own name, without its device, in bytes."""
   name = name.partition("__")[0].rpartition(":")[2]
+  name = name.removeprefix("worst_")
   if name.endswith("_kib"):
     name = name.removesuffix("_kib") + "_bytes"
   return name
@@ -58,9 +84,11 @@ def metrics(
   With several devices a device's metric is called METRIC__DEVICE.
   """
   found = {name: make(space) for name, make in COUNTED.items()}
-  asked = {
-    plain(split_assignment(t, "")[0]) for t in config.limit + config.objective
-  }
+  asked = {plain(name) for name in named(config)}
+  if "skips" in asked:
+    found["skips"] = hardware.skips(space)
+  found |= _of_weights(config, space, asked)
+  _check_read(config, devices, asked)
   for device in devices:
     shown = _SHOWN if device.table is None else device.table.costs
     for name in device.metrics:
@@ -72,11 +100,66 @@ def metrics(
         batch=config.device_batch,
         bits=config.device_bits,
         interpolate=config.interpolate,
+        in_place=in_place(config),
+        deadline_ms=config.edp_deadline_ms,
       )
       if len(devices) > 1:
         metric = metric._replace(name=f"{name}__{device.name}")
       found[metric.name] = metric
   return found
+
+
+def _check_read(config, devices, asked) -> None:
+  """Refuses options of metrics that no device has or nobody asks for."""
+  if config.in_place_depthwise and all(d.profile is None for d in devices):
+    raise InputError(
+      "--in-place-depthwise", "no device counts its memory", "add --device"
+    )
+  if config.edp_deadline_ms is not None and "edp_mj_ms" not in asked:
+    raise InputError(
+      "--edp-deadline-ms",
+      "the energy-delay product is not asked for",
+      "add --objective cross_entropy edp_mj_ms",
+    )
+  rounded = config.quantize_bits is not None or "quantization_error" in asked
+  if config.quantize_scale == "tensor" and not rounded:
+    raise InputError(
+      "--quantize-scale", "nothing is quantised", "add --quantize-bits"
+    )
+
+
+def in_place(config: SearchConfig) -> tuple[str, ...]:
+  """The kinds of operations that may write over their input."""
+  return ("depthwise",) if config.in_place_depthwise else ()
+
+
+def _of_weights(config, space, asked) -> dict[str, Metric]:
+  """The metrics of a trained supernet's weights that are asked for."""
+  wanted = [name for name in OF_WEIGHTS if name in asked]
+  if not wanted:
+    return {}
+  if config.from_ is None:
+    raise InputError(
+      wanted[0],
+      "is computed from a trained supernet's weights",
+      "name its run with --from RUN",
+    )
+  # Imported late: it prepares a search, and so this module.
+  from nasjax.cli import reuse
+
+  variables = reuse.variables(config.from_, "--from ")
+  params = variables["params"]
+  made = {
+    "quantization_error": lambda: quantization.error_metric(
+      space,
+      params,
+      config.quantize_bits or 8,
+      per_channel=config.quantize_scale == "channel",
+      batch_stats=variables["batch_stats"],
+    ),
+    "weight_asymmetry": lambda: quantization.asymmetry_metric(space, params),
+  }
+  return {name: made[name]() for name in wanted}
 
 
 def find(name: str, known: Mapping[str, Metric], flag: str) -> Metric:

@@ -22,13 +22,17 @@ from nasjax import (
   testing,
   weightings,
 )
-from nasjax.cli import metrics, own_spaces
+from nasjax.cli import metrics, own_spaces, quantization_rules
 from nasjax.cli.config import SearchConfig
+from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, nearest
+from nasjax.hardware.quantization import LowBits
 from nasjax.reader import RAISED, load_part, number, one_problem
+from nasjax.spaces import space as spaces
 from nasjax.types import Metric, Objective, Relaxation
 
-COMPOSED = ("edp", "efficiency", "mnasnet_soft", "mnasnet_hard")
+COMPOSED = ("efficiency", "mnasnet_soft", "mnasnet_hard")
+WORST = "worst_"
 _WITH_ZERO = ("constant", "chebyshev")  # weightings that take coefficients of 0
 _FEW = ("upgrad", "exact_pareto")
 DEFAULT_DEVICE = "x86-server"
@@ -98,22 +102,32 @@ def _block(config: SearchConfig) -> str | None:
   return block
 
 
-def search_space(config: SearchConfig, dataset: data.Dataset) -> Any:
-  """The space that a search over `dataset` is asked for."""
-  return make_space(
-    config.space,
-    dict(
-      channels=config.channels,
-      cells=config.cells,
-      nodes=config.nodes,
-      links=config.links,
-      activation=config.activation,
-      channel_multiple=config.channel_multiple,
-      block=_block(config),
-      image_shape=data.shape(dataset.train),
-      num_classes=dataset.num_classes,
-    ),
+def search_space(
+  config: SearchConfig, image_shape: tuple[int, int, int], num_classes: int
+) -> Any:
+  """The space that a search over such images is asked for."""
+  given = dict(
+    channels=config.channels,
+    width=config.width,
+    cells=config.cells,
+    nodes=config.nodes,
+    links=config.links,
+    activation=config.activation,
+    channel_multiple=config.channel_multiple,
+    widths=config.widths or None,
+    shared_kernels=config.shared_kernels or None,
+    partial_channels=config.partial_channels,
+    block=_block(config),
+    image_shape=image_shape,
+    num_classes=num_classes,
   )
+  if not config.quantization_rule:
+    return make_space(config.space, given)
+  rules = quantization_rules.read(config)
+  constructor = own_spaces.constructor(config.space, "--space")
+  known = list(inspect.signature(constructor).parameters)
+  given = quantization_rules.arguments(rules, given, known)
+  return quantization_rules.restricted(rules, make_space(config.space, given))
 
 
 def augmentation(asked: str, dataset: data.Dataset) -> data.Augmentation:
@@ -176,7 +190,22 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
   if config.operation_dropout:
     rate = optax.linear_schedule(config.operation_dropout, 0.0, max(steps, 1))
     made = relaxations.operation_dropout(made, space.skips, rate)
+  if space.arguments.get("partial_channels", 1) > 1:
+    if config.relaxation == "dirichlet":
+      raise InputError(
+        flag, "cannot weigh edges, as partial channels need it", "take softmax"
+      )
+    made = relaxations.edge_normalized(made, spaces.kept_of(space))
   return made
+
+
+def low_bits(config: SearchConfig | RetrainConfig) -> LowBits:
+  """How the weights are made fit for few bits."""
+  return LowBits(
+    config.quantize_bits,
+    config.quantize_scale == "channel",
+    config.asymmetry_penalty,
+  )
 
 
 def hypergradient(config: SearchConfig) -> Any:
@@ -221,12 +250,14 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "space",
     "data",
     "channels",
+    "width",
     "cells",
     "nodes",
     "links",
     "activation",
     "channel_multiple",
     "block",
+    "quantization_rule",
     "device",
     "limit",
     "objective",
@@ -236,11 +267,10 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     return dataclasses.replace(
       config, device=(DEFAULT_DEVICE,), limit=(DEFAULT_LIMIT,)
     )
-  texts = config.limit + config.objective
-  names = [metrics.split_assignment(t, "")[0] for t in texts]
+  names = metrics.named(config)
   # DEVICE:METRIC asks for a device of its own.
-  named = [metrics.plain(n) for n in names if ":" not in n]
-  if not config.device and any(n in metrics.MEASURED for n in named):
+  names = [metrics.plain(n) for n in names if ":" not in n]
+  if not config.device and any(n in metrics.MEASURED for n in names):
     return dataclasses.replace(config, device=(DEFAULT_DEVICE,))
   return config
 
@@ -275,11 +305,35 @@ def _composed(name, known, medians, bounds, flag) -> Objective:
     metrics.find(m, known, flag) for m in ("latency_ms", "energy_mj")
   )
   middle = [max(medians[m.name], 1e-9) for m in (latency, energy)]
-  if name == "edp":
-    return objectives.edp(latency, energy, reference=middle[0] * middle[1])
   return objectives.efficiency(
     latency, energy, latency_reference=middle[0], energy_reference=middle[1]
   )
+
+
+def _weighted(name, known, medians, flag) -> Objective:
+  """A weighted sum of metrics, each over its median."""
+  terms = metrics.terms(name, flag)
+  found = [metrics.find(metric, known, flag) for _, metric in terms]
+  weights = [
+    weight / max(medians[metric.name], 1e-9)
+    for (weight, _), metric in zip(terms, found, strict=True)
+  ]
+  return objectives.weighted(found, weights, name=name)
+
+
+def _worst(name, known, medians, flag) -> Objective:
+  """The smooth worst case over the devices, `worst_METRIC`."""
+  own = metrics.plain(name.removeprefix(WORST))
+  found = [m for m in known.values() if metrics.plain(m.name) == own]
+  if len(found) < 2:
+    known_on = "one device" if found else "no device"
+    raise InputError(
+      flag,
+      f"{known_on} has the metric {own!r}",
+      "name several with --device, and METRIC of them in worst_METRIC",
+    )
+  middle = [max(medians[m.name], 1e-9) for m in found]
+  return objectives.worst(found, middle, name=name)
 
 
 def make_objectives(
@@ -314,6 +368,10 @@ def make_objectives(
       )
     elif name in COMPOSED:
       made.append(_composed(name, known, medians, bounds, flag))
+    elif name not in known and ("+" in name or "*" in name):
+      made.append(_weighted(name, known, medians, flag))
+    elif name.startswith(WORST):
+      made.append(_worst(name, known, medians, flag))
     else:
       names = ["cross_entropy", *COMPOSED, *known]
       if name not in known and ":" not in name:

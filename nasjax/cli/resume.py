@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 from nasjax import checkpoint, errors, lock, run_folder, signals
 from nasjax.cli import config as configs
-from nasjax.cli import fingerprint, reuse, search, strategies, training
+from nasjax.cli import (
+  fingerprint,
+  retraining,
+  reuse,
+  search,
+  strategies,
+  training,
+)
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, one_line
 from nasjax.manifests import Damaged
@@ -45,31 +52,36 @@ def run(run: str, *, allow_changed: bool = False) -> int:
   """
   folder = _checked_folder(run)
   with signals.caught() as stop, lock.hold(folder):
-    if (folder / run_folder.GENOTYPE).exists():
-      print(f"{folder}: is finished; see nasjax show {folder}")
-      return errors.DONE
-    run_folder.clean(folder)
-    checkpoints = folder / checkpoint.FOLDER
-    checkpoint.clean(checkpoints)
     config = configs.from_flags(
       SearchConfig, {}, str(folder / run_folder.CONFIG)
     )
-    problem = search.prepare(dataclasses.replace(config, out=run))
-    strategy = strategies.build(problem)
-    saved = checkpoint.newest(checkpoints, _warn)
-    if saved is None:
-      carried = reuse.carried(problem, strategy)
-      _warn(f"{folder}: has no checkpoint; starting at step 0")
+    if (folder / run_folder.GENOTYPE).exists():
+      print(f"{folder}: is finished; see nasjax show {folder}")
     else:
-      where = f"{checkpoints}/{saved.step}"
-      new = _compare(saved, problem, allow_changed, where)
-      carried = training.restore(saved, problem, strategy.search, where)
-      if new:
-        # What was changed may be why: it gets another try.
-        fresh = carried.progress._replace(failed=jnp.int32(0))
-        carried = carried._replace(progress=fresh)
-    print(f"RESUMED {0 if saved is None else saved.step}", flush=True)
-    return search.carry_on(problem, strategy, folder, stop, carried)
+      _search(run, folder, config, allow_changed, stop)
+  return retraining.after_search(folder, config)
+
+
+def _search(run, folder, config, allow_changed, stop) -> None:
+  run_folder.clean(folder)
+  checkpoints = folder / checkpoint.FOLDER
+  checkpoint.clean(checkpoints)
+  problem = search.prepare(dataclasses.replace(config, out=run))
+  strategy = strategies.build(problem)
+  saved = checkpoint.newest(checkpoints, _warn)
+  if saved is None:
+    carried = reuse.carried(problem, strategy)
+    _warn(f"{folder}: has no checkpoint; starting at step 0")
+  else:
+    where = f"{checkpoints}/{saved.step}"
+    new = _compare(saved, problem, allow_changed, where)
+    carried = training.restore(saved, problem, strategy.search, where)
+    if new:
+      # What was changed may be why: it gets another try.
+      fresh = carried.progress._replace(failed=jnp.int32(0))
+      carried = carried._replace(progress=fresh)
+  print(f"RESUMED {0 if saved is None else saved.step}", flush=True)
+  search.carry_on(problem, strategy, folder, stop, carried)
 
 
 def _compare(saved, problem, allow_changed, where) -> list[str]:

@@ -22,10 +22,36 @@ class RetrainConfig:
   drop_path: float = option(
     0.0, "rate at which edges are dropped in the end", low=0, high=0.99
   )
+  auxiliary: float = option(
+    0.0,
+    "darts: weight of the loss of an auxiliary head, which is trained along and"
+    " then left out; the paper has 0.4",
+    low=0,
+    high=10,
+  )
   augment: str = option(
     "auto",
     "augmentation: auto (suits the data), none, or a list of flip, crop,"
     " cutout",
+  )
+  quantize_bits: int | None = option(
+    None,
+    "weights are rounded to so many bits in each forward pass, straight through"
+    " in its gradient; default: not",
+    low=2,
+    high=16,
+  )
+  quantize_scale: str = option(
+    "channel",
+    "what shares a step of the quantiser: channel, tensor",
+    choices=("channel", "tensor"),
+  )
+  asymmetry_penalty: float = option(
+    0.0,
+    "of weights, coefficient in their loss: symmetric quantisers waste what a"
+    " channel's range lacks on one side",
+    low=0,
+    high=1e6,
   )
   inherit: bool = option(
     False, "start from the supernet's weights instead of fresh ones"

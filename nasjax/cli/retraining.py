@@ -24,6 +24,7 @@ from nasjax.cli import fingerprint, own_spaces, parts, reuse
 from nasjax.cli.config import SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
+from nasjax.hardware.quantization import seen_weights
 
 
 def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
@@ -69,13 +70,19 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     label_smoothing=config.label_smoothing,
     drop_path=config.drop_path,
     augmentation=parts.augmentation(config.augment, dataset),
+    auxiliary=config.auxiliary,
+    low_bits=parts.low_bits(config),
   )
+  if config.quantize_scale == "tensor" and config.quantize_bits is None:
+    raise InputError(
+      "--quantize-scale", "nothing is quantised", "add --quantize-bits"
+    )
   size = len(dataset.train.labels)
   if config.batch_size > size:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
-  out = source / "retrained" if config.out is None else Path(config.out)
+  out = source / run_folder.AGAIN if config.out is None else Path(config.out)
   options = dataclasses.asdict(config)
   del options["out"]  # where it lies changes nothing
   known = {
@@ -96,6 +103,36 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       checkpoint.remove_all(folder / checkpoint.FOLDER)
     _train(source, decided, recipe, dataset, config, folder, known, stop)
   return errors.DONE
+
+
+def after_search(folder: Path, searched: SearchConfig) -> int:
+  """Retrains what a search decided, if its --retrain says so; once.
+
+  Args:
+    folder: of the finished search.
+    searched: its options, none of them open.
+
+  Returns:
+    The exit code.
+  """
+  done = folder / run_folder.AGAIN / run_folder.RETRAINED
+  if searched.retrain is None or done.is_file():
+    return errors.DONE
+  config = RetrainConfig(
+    epochs=searched.retrain,
+    batch_size=searched.batch_size,
+    augment=searched.augment,
+    seed=searched.seed,
+  )
+  return run(str(folder), config)
+
+
+def forget(folder: Path) -> None:
+  """Removes what an earlier run in the folder was retrained to."""
+  again = folder / run_folder.AGAIN
+  if again.is_dir():
+    run_folder.clear(again)
+    checkpoint.remove_all(again / checkpoint.FOLDER)
 
 
 def _train(source, decided, recipe, dataset, config, folder, known, stop):
@@ -137,7 +174,7 @@ def _train(source, decided, recipe, dataset, config, folder, known, stop):
       flush=True,
     )
     stop.check()
-  _finish(decided, state, dataset, folder)
+  _finish(decided, recipe, state, dataset, folder)
 
 
 def _restored(folder: Path, known, target: Any):
@@ -162,16 +199,18 @@ def _restored(folder: Path, known, target: Any):
   return jax.tree.map(jnp.asarray, state), rows
 
 
-def _finish(decided, state, dataset, folder: Path) -> None:
+def _finish(decided, recipe, state, dataset, folder: Path) -> None:
   statistics = data.statistics(dataset.train)
+  params = seen_weights(state.variables["params"], recipe.low_bits)
+  variables = {**state.variables, "params": params}
   found = {
     "train_accuracy": training.accuracy(
-      decided, state.variables, dataset.train, statistics
+      decided, variables, dataset.train, statistics
     )
   }
   if dataset.test is not None:
     found["test_accuracy"] = training.accuracy(
-      decided, state.variables, dataset.test, statistics
+      decided, variables, dataset.test, statistics
     )
   run_folder.write_atomic(
     folder / run_folder.RETRAINED, run_folder.json_text(found)

@@ -81,9 +81,20 @@ def _base(run: str, where: str = "--from ") -> tuple[SearchConfig, Any]:
   raise InputError(f"{where}{run}", "has no sound checkpoint")
 
 
-def variables(run: str) -> Any:
-  """The supernet's weights in a run's newest sound checkpoint."""
-  return _base(run, "")[1].shared.variables
+def variables(run: str, where: str = "") -> Any:
+  """The supernet's weights in a run's newest sound checkpoint.
+
+  Args:
+    run: its folder.
+    where: what a message says before it.
+
+  Returns:
+    The variables.
+
+  Raises:
+    InputError: no run folder or no sound checkpoint.
+  """
+  return _base(run, where)[1].shared.variables
 
 
 def check(problem, strategy) -> None:

@@ -12,32 +12,36 @@ import numpy as np
 from nasjax import (
   checkpoint,
   data,
-  errors,
   lock,
   run_folder,
   signals,
 )
-from nasjax.cli import config as configs
 from nasjax.cli import (
+  baselines,
   decisions,
   parts,
+  retraining,
   reuse,
+  shrinking,
   strategies,
   tables,
   training,
 )
+from nasjax.cli import config as configs
 from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import space as spaces
 from nasjax.spaces.decision import decide
+from nasjax.spaces.tiny import Configuration
 from nasjax.types import Metric
 
 _STEPS = 1800  # of a search whose epochs are not given
 _RANDOM = 1000  # architectures behind the table of metrics
-_BASELINES = 10
-_TRIED = 2000  # random architectures within the sums, for the other limits
+# Of them those that a metric sees which scores one network after the other: a
+# cell of DARTS takes some tenth of a second to find its best order in memory.
+_FEW = 50
 
 
 class Problem(NamedTuple):
@@ -56,6 +60,15 @@ class Problem(NamedTuple):
   members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
   warnings: Sequence[str] = ()  # rules of the devices that candidates break
+  # Widths and resolutions that were looked at, the chosen one first.
+  shrunk: Sequence[Configuration] = ()
+
+  def random_values(self, name: str) -> np.ndarray:
+    """A metric's values f64[N] over the random architectures, or the first."""
+    costs, drawn = self.costs[name], self.random
+    if getattr(costs, "exact", None) is not None:
+      drawn = {n: rows[:_FEW] for n, rows in drawn.items()}
+    return costs.of(drawn)
 
 
 def prepare(config: SearchConfig) -> Problem:
@@ -66,8 +79,11 @@ def prepare(config: SearchConfig) -> Problem:
     image_size=config.image_size,
     max_bytes=config.max_dataset_bytes,
   )
-  space = parts.search_space(config, dataset)
   devices = parts.devices(config)
+  config, dataset, shrunk = shrinking.fitted(config, devices, dataset)
+  space = parts.search_space(
+    config, data.shape(dataset.train), dataset.num_classes
+  )
   space = parts.on_devices(space, devices)
   metrics = metric_parts.metrics(config, space, devices)
   limits = metric_parts.limits(config, metrics)
@@ -106,6 +122,7 @@ def prepare(config: SearchConfig) -> Problem:
     members,
     steps * config.epochs,
     [line for d in devices for line in d.warnings(space)],
+    shrunk,
   )
 
 
@@ -144,18 +161,21 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
   with signals.caught() as stop, lock.hold(folder):
     run_folder.clear(folder)
     checkpoint.remove_all(folder / checkpoint.FOLDER)
+    retraining.forget(folder)
     run_folder.write_atomic(
       folder / run_folder.ENVIRONMENT,
       run_folder.json_text(run_folder.environment()),
     )
     # Last: with it the folder can be resumed.
     run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(config))
-    return carry_on(problem, strategy, folder, stop)
+    carry_on(problem, strategy, folder, stop)
+  del problem, strategy  # the images are read anew
+  return retraining.after_search(folder, config)
 
 
 def carry_on(
   problem: Problem, strategy: strategies.Strategy, folder, stop, carried=None
-) -> int:
+) -> None:
   """Runs what is left of a search, in a folder that this process holds.
 
   Args:
@@ -164,10 +184,8 @@ def carry_on(
     folder: of the run.
     stop: says when a signal has come.
     carried: what a checkpoint held; default: a new search.
-
-  Returns:
-    The exit code.
   """
+  shrinking.show(problem.shrunk)
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
@@ -179,66 +197,28 @@ def carry_on(
   decisions.check_ranking(problem, carried.progress.state, folder, stop)
   decision = strategy.end(carried, recorder, folder, stop)
   if decision is not None:
-    _finish(problem, decision, folder, stop)
+    _finish(problem, decision, folder)
   print("DONE", flush=True)
-  return errors.DONE
 
 
-def _finish(problem, decision, folder, stop) -> None:
+def _finish(problem, decision, folder) -> None:
   """Compares with the baselines, writes genotype.json and shows the table.
 
   Args:
     problem: what was searched.
     decision: a `strategies.Decision`.
     folder: of the run.
-    stop: says when a signal has come.
   """
-  decided, accuracy, expected = decision
-  own = accuracy(decided)
-  others = []
-  for architecture in _random_within(problem, _BASELINES):
-    stop.check()
-    others.append((accuracy(architecture), architecture))
-  best_accuracy, best = max(others, key=lambda pair: pair[0])
-  columns = [
-    ("decided", decided, own),
-    (f"best of {_BASELINES} random", best, best_accuracy),
-  ]
-  by_hand = decisions.mobilenet_like(problem)
-  if by_hand is not None:
-    columns.append(("MobileNetV2-like", by_hand, accuracy(by_hand)))
-  rows = decisions.baselines(problem, columns)
-  run_folder.write_atomic(
-    folder / run_folder.BASELINES, run_folder.csv_text(list(rows[0]), rows)
+  decided, accuracy, expected = decision[:3]
+  own = baselines.Column("decided", decided, accuracy(decided))
+  columns = baselines.compare(
+    problem, own, problem.limits, accuracy, decision.chance
   )
-  value = decisions.described(problem, decided, expected, own, problem.limits)
+  baselines.write(problem, [({}, columns)], folder)
+  value = decisions.described(
+    problem, decided, expected, own.accuracy, problem.limits
+  )
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(value)
   )
   tables.show_decision(problem, columns, expected, folder)
-
-
-def _random_within(problem, count) -> list[spaces.Architecture]:
-  """Random architectures within the limits."""
-  rng = np.random.default_rng(problem.config.seed + 1)
-  drawn = spaces.random_choices(problem.space, rng, 20_000)
-  good = np.ones(20_000, bool)
-  for metric, bound in problem.limits:
-    if metric.form in spaces.ADDITIVE:
-      good &= problem.costs[metric.name].of(drawn) <= bound
-  found = []
-  for i in np.flatnonzero(good)[:_TRIED]:
-    picked = {n: r[i] for n, r in drawn.items()}
-    picked = spaces.Architecture(problem.space, picked)
-    if all(m.exact(picked) <= bound for m, bound in problem.limits):
-      found.append(picked)
-    if len(found) == count:
-      break
-  while len(found) < count:
-    # Limits so tight that chance does not meet them: decide random weights.
-    weights = {
-      n: rng.dirichlet(np.ones(np.shape(m)[1]), np.shape(m)[0]) * m
-      for n, m in problem.space.masks.items()
-    }
-    found.append(problem.space.decide(weights, problem.limits))
-  return found

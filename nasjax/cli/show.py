@@ -13,10 +13,16 @@ from nasjax import errors, hardware, spaces
 from nasjax.cli import own_spaces
 from nasjax.errors import InputError, nearest
 from nasjax.spaces import genotype
+from nasjax.spaces.darts_genotype import from_genotype, to_genotype
 from nasjax.spaces.nasbench201 import from_string, to_string
 from nasjax.spaces.space import check_connected
 
-FORMATS = ("nasbench201", "json", "table")
+# A benchmark's own text: how it begins, its space, how it is read and written.
+BENCHMARKS = {
+  "nasbench201": ("|", spaces.nasbench201, from_string, to_string),
+  "darts": ("Genotype", spaces.darts, from_genotype, to_genotype),
+}
+FORMATS = (*BENCHMARKS, "json", "table")
 
 
 def run(what: str, style: str) -> int:
@@ -26,9 +32,10 @@ def run(what: str, style: str) -> int:
       "--format", f"unknown name {style!r}", nearest(style, FORMATS)
     )
   architecture = None
-  if what.lstrip().startswith("|"):
-    space = spaces.nasbench201()
-    architecture = from_string(space, what)
+  named = [b for b in BENCHMARKS.values() if what.lstrip().startswith(b[0])]
+  if named and not os.path.exists(what):
+    _, make, read, _ = named[0]
+    architecture = read(make(), what)
     check_connected(architecture)
     value = genotype.to_json(
       architecture, metrics=counted(architecture), limits={}, seed=0
@@ -45,14 +52,14 @@ def run(what: str, style: str) -> int:
       architecture, value = genotype.read(what, own_spaces.known())
   if style == "json":
     print(json.dumps(value, indent=2))
-  elif style == "nasbench201":
-    if architecture is None or stated.space != "nasbench201":
+  elif style in BENCHMARKS:
+    if architecture is None or stated.space != style:
       raise InputError(
-        "--format nasbench201",
-        f"{what} is of the space {stated.space}",
+        f"--format {style}",
+        f"{what[:40]} is of the space {stated.space}",
         "use --format json or table",
       )
-    print(to_string(architecture))
+    print(BENCHMARKS[style][3](architecture))
   else:
     console = Console()
     console.print(choices_table(stated))

@@ -13,7 +13,13 @@ import optax
 
 from nasjax import data, relaxations
 from nasjax import search as searches
-from nasjax.cli import decisions, evolution, parts, populations, training
+from nasjax.cli import (
+  decisions,
+  evolution,
+  parts,
+  populations,
+  training,
+)
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
 from nasjax.search import enas
@@ -70,6 +76,9 @@ class Decision(NamedTuple):
   accuracy: Callable[[Architecture], float]  # how all are scored at the end
   # Each metric before deciding; None where nothing was relaxed.
   expected: Mapping[str, float] | None
+  # Title and best network of a random search at equal evaluations, if there
+  # was one.
+  chance: tuple[str, Architecture] | None = None
 
 
 class Strategy(NamedTuple):
@@ -128,7 +137,7 @@ def build(problem: Any) -> Strategy:
 
 def _objectives(problem):
   medians = {
-    n: float(np.median(c.of(problem.random))) for n, c in problem.costs.items()
+    n: float(np.median(problem.random_values(n))) for n in problem.costs
   }
   return parts.make_objectives(
     problem.config, problem.metrics, medians, problem.limits
@@ -143,6 +152,7 @@ def _weight_options(problem) -> dict[str, Any]:
     optimizer=default_optimizer(rate),
     remat={"auto": None, "on": True, "off": False}[config.remat],
     activations=config.activations,
+    low_bits=parts.low_bits(config),
   )
 
 
@@ -150,7 +160,7 @@ def _decision(problem, relaxation, state, decide, stop) -> Decision:
   """Decides by `decide(weights, accuracy)`, scored at the shared weights."""
   score = searches.supernet_accuracy(
     problem.space,
-    state.shared.variables,
+    training.variables(problem, state),
     problem.valid,
     data.statistics(problem.train),
   )
@@ -197,10 +207,11 @@ def _differentiable(problem) -> Strategy:
     )
 
   def end(carried, recorder, folder, stop):
-    del recorder
     state = carried.progress.state
     if problem.members:
-      decisions.decide_front(problem, relaxation, state, folder, stop)
+      decisions.decide_front(
+        problem, relaxation, state, recorder.rows, folder, stop
+      )
       return None
 
     def decide(weights, accuracy):
@@ -225,7 +236,7 @@ def _hybrid(problem) -> Strategy:
     found = evolution.run(
       problem, measure, carried, recorder, folder, stop, weights
     )
-    return Decision(*found, None)
+    return Decision(found.architecture, found.accuracy, None, found.chance)
 
   return gradient._replace(end=end)
 
@@ -295,7 +306,7 @@ def _evolution(problem) -> Strategy:
 
   def end(carried, recorder, folder, stop):
     found = evolution.run(problem, measure, carried, recorder, folder, stop)
-    return Decision(*found, None)
+    return Decision(found.architecture, found.accuracy, None, found.chance)
 
   def inherit(member, base):
     del base

@@ -71,7 +71,7 @@ def show_problem(problem) -> None:
   for name, costs in problem.costs.items():
     unit = problem.metrics[name].unit
     low, high = costs.extremes(problem.space.masks)
-    values = costs.of(problem.random)
+    values = problem.random_values(name)
     if (
       problem.metrics[name].form not in spaces.ADDITIVE
     ):  # its extremes need every network

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import checkpoint, data, run_folder
-from nasjax.cli import fingerprint, populations, tables
+from nasjax.cli import fingerprint, parts, populations, tables
 from nasjax.errors import NumbersError
+from nasjax.hardware.quantization import seen_weights
 from nasjax.search import epochs
+from nasjax.search.skips import led_by_skips
 from nasjax.signals import Stop
-from nasjax.spaces import space as spaces
 from nasjax.types import SearchState
 
 _CHUNK_SECONDS = 2.0  # how long a signal may wait, about
@@ -241,10 +242,15 @@ def _after_chunk(
 def _led_by_skips(problem, relaxation, state) -> bool:
   if problem.config.stop_on_skips is None:
     return False
-  weights = expected(relaxation, state)
-  best = {n: w.argmax(-1) for n, w in weights.items()}
-  skips, edges = spaces.count_skips(spaces.Architecture(problem.space, best))
-  return skips >= problem.config.stop_on_skips * edges
+  share = led_by_skips(problem.space, expected(relaxation, state))
+  return share >= problem.config.stop_on_skips
+
+
+def variables(problem, state) -> dict[str, Any]:
+  """The supernet's variables as its forward pass sees them."""
+  found = state.shared.variables
+  low_bits = parts.low_bits(problem.config)
+  return {**found, "params": seen_weights(found["params"], low_bits)}
 
 
 def expected(relaxation, state) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from nasjax.data.datasets import (
   Images,
   check_disjoint,
   load,
+  resize,
   shape,
   split,
 )
@@ -35,6 +36,7 @@ __all__ = [
   "gather",
   "load",
   "normalize",
+  "resize",
   "shape",
   "split",
   "statistics",

@@ -72,7 +72,8 @@ def load(
       - a folder with CIFAR-10's binary version;
       - a folder with a sub-folder of images for each class, or with train/ and
         test/ that hold these.
-    image_size: side in pixels to which a folder's images are resized.
+    image_size: side in pixels to which images are resized, bilinearly over
+      all that a pixel covers.
     max_bytes: most bytes that the decoded images and labels may have.
 
   Returns:
@@ -111,15 +112,41 @@ def load(
       "is neither a known data set nor a file or folder",
       f"{_FORMS}; {nearest(source, NAMES)}",
     )
-  height, width, _ = shape(dataset.train)
-  if image_size is not None and (height, width) != (image_size, image_size):
-    raise InputError(
-      "--image-size",
-      f"{dataset.name} has {height}x{width} images and only image folders are"
-      " resized",
-      "leave it out",
-    )
-  return dataset
+  if image_size is None:
+    return dataset
+  return resize(dataset, image_size, max_bytes)
+
+
+def resize(
+  dataset: Dataset, image_size: int, max_bytes: int = MAX_BYTES
+) -> Dataset:
+  """The data at another resolution.
+
+  Training rows that become equal to test rows are left out.
+
+  Args:
+    dataset: of images of any shape.
+    image_size: side in pixels of the square that they become.
+    max_bytes: most bytes that the images may have.
+
+  Raises:
+    InputError: they would have more.
+  """
+  height, width, channels = shape(dataset.train)
+  if (height, width) == (image_size, image_size):
+    return dataset
+  sets = [s for s in (dataset.train, dataset.test) if s is not None]
+  count = sum(len(s.labels) for s in sets)
+  binary.check_size(
+    f"--image-size {image_size}", count * image_size**2 * channels, max_bytes
+  )
+  found = [
+    s._replace(images=folder.resized(s.images, image_size)) for s in sets
+  ]
+  if dataset.test is None:
+    return dataset._replace(train=found[0])
+  made = dataset._replace(train=found[0], test=found[1])
+  return _without_test_rows(made)
 
 
 def check_disjoint(

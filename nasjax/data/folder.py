@@ -127,6 +127,18 @@ def _pixels(paths, image_size, max_bytes):
   return pixels
 
 
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+  """uint8[N,H,W,C] as uint8[N,side,side,C], as images of a folder are."""
+  size, how = (side, side), PIL.Image.Resampling.BILINEAR
+  made = np.empty((len(images), side, side, images.shape[3]), np.uint8)
+  for row, image in enumerate(images):
+    # Channel by channel: there may be any number of them.
+    for channel in range(images.shape[3]):
+      one = PIL.Image.fromarray(np.ascontiguousarray(image[..., channel]))
+      made[row, ..., channel] = np.asarray(one.resize(size, how))
+  return made
+
+
 @contextlib.contextmanager
 def _opened(path, max_bytes):
   """The opened image; what goes wrong in the block names the file."""

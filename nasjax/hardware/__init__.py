@@ -6,6 +6,7 @@ from nasjax.hardware.device import (
   Device,
   device,
   device_names,
+  energy_delay_product,
 )
 from nasjax.hardware.workload import (
   SpaceWorkloads,
@@ -14,6 +15,7 @@ from nasjax.hardware.workload import (
   flops,
   macs,
   params,
+  skips,
 )
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
   "closed",
   "device",
   "device_names",
+  "energy_delay_product",
   "flops",
   "macs",
   "params",
+  "skips",
 ]

@@ -1,8 +1,8 @@
-"""Candidates that the rules of devices close."""
+"""Candidates that the rules of devices and of quantisation close."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,29 @@ from nasjax.errors import InputError
 from nasjax.hardware import roofline
 from nasjax.hardware.products import Product
 from nasjax.hardware.profile import Rule
+from nasjax.hardware.workload import Workload
 
-__all__ = ["broken_by", "closed"]
+__all__ = [
+  "broken_by",
+  "closed",
+  "expansion",
+  "has_other_channels",
+  "unbounded",
+  "without",
+]
+
+Cell = tuple[Workload, ...]  # the workloads of a candidate
+_CONVOLUTIONS = ("convolution", "depthwise")
 
 
-def _broken(rules: Sequence[Rule], product: Product) -> np.ndarray:
-  """bool[K_1, ..., K_n]: combinations with a workload that a rule speaks of."""
-  return product.table(
-    lambda cell: any(roofline.matches(r, w) for r in rules for w in cell)
-  ).values.astype(bool)
+def _speaks_of(rules: Sequence[Rule]) -> Callable[[Cell], bool]:
+  """Whether a rule speaks of one of a candidate's workloads."""
+  return lambda cell: any(roofline.matches(r, w) for r in rules for w in cell)
+
+
+def _broken(breaks: Callable[[Cell], bool], product: Product) -> np.ndarray:
+  """bool[K_1, ..., K_n]: combinations that break a rule."""
+  return product.table(breaks).values.astype(bool)
 
 
 def _filled(product: Product) -> np.ndarray:
@@ -65,7 +79,7 @@ def broken_by(rule: Rule, space: Any) -> list[str]:
         if any(roofline.matches(rule, w) for w in cell):
           found[name] = None
   for product in works.products:
-    broken, filled = _broken([rule], product), _filled(product)
+    broken, filled = _broken(_speaks_of([rule]), product), _filled(product)
     guilty = _guilty(broken, filled, product)
     for group, _, k in guilty:
       found[f"{group} {space.groups[group].candidates[k]}"] = None
@@ -96,23 +110,52 @@ def closed(devices: Sequence[Any], space: Any) -> Mapping[str, np.ndarray]:
     for rule in d.profile.rules
     if rule.closes
   ]
+  if not rules:
+    return {group: np.array(mask) for group, mask in space.masks.items()}
   said = ", ".join(f"{d.name}: {r.name}" for d, r in rules)
+  return _shut(space, _speaks_of([r for _, r in rules]), "--device", said)
+
+
+def without(
+  space: Any, breaks: Callable[[Cell], bool], where: str
+) -> Mapping[str, np.ndarray]:
+  """Masks of a space without the candidates that break a rule.
+
+  Args:
+    space: the space.
+    breaks: whether the workloads of a candidate do.
+    where: what messages call the rule.
+
+  Returns:
+    bool[E, K] a group, see `closed`.
+
+  Raises:
+    InputError: as `closed`, or what every network has breaks the rule.
+  """
+  for work in space.workloads().fixed:
+    if breaks((work,)):
+      raise InputError(
+        where, f"every network of the space {space.name} has {work}"
+      )
+  return _shut(space, breaks, where, "they break it")
+
+
+def _shut(space, breaks, where, said) -> Mapping[str, np.ndarray]:
+  """The masks without what breaks a rule; raises InputError."""
   works = space.workloads()
   masks = {group: np.array(mask) for group, mask in space.masks.items()}
   for group, edges in works.groups.items():
-    left = masks[group]
     for e, row in enumerate(edges):
       for k, cell in enumerate(row):
-        for _, rule in rules:
-          left[e, k] &= not any(roofline.matches(rule, w) for w in cell)
-  for product in works.products if rules else ():
-    broken = _broken([rule for _, rule in rules], product)
+        masks[group][e, k] &= not breaks(cell)
+  for product in works.products:
+    broken = _broken(breaks, product)
     for group, row, k in _guilty(broken, _filled(product), product):
       masks[group][row, k] = False
     opened = [masks[group][row] for group, row in product.choices]
     if broken[np.ix_(*map(np.flatnonzero, opened))].any():
       raise InputError(
-        "--device",
+        where,
         "rules close combinations of"
         f" {', '.join(f'{g} {r}' for g, r in product.choices)}, which are"
         f" chosen apart: {said}",
@@ -121,7 +164,39 @@ def closed(devices: Sequence[Any], space: Any) -> Mapping[str, np.ndarray]:
   for group, left in masks.items():
     for e in np.flatnonzero(~left.any(-1)):
       raise InputError(
-        "--device",
-        f"rules leave no candidate for choice {e} of {group}: {said}",
+        where, f"rules leave no candidate for choice {e} of {group}: {said}"
       )
   return masks
+
+
+def unbounded(cell: Cell) -> bool:
+  """Whether a candidate has an activation without an upper bound.
+
+  The range of an unbounded one is set by its largest value, which leaves few
+  steps for the others (Sheng et al. 2018, section 3; Howard et al. 2017 on
+  ReLU6 at low precision).
+  """
+  return any(work.kind in ("relu", "hswish") for work in cell)
+
+
+def expansion(cell: Cell) -> float:
+  """The widest hidden convolution of a candidate's blocks over their input.
+
+  Wide hidden layers spread the ranges of their channels and set the peak of the
+  memory. A block's last convolution is its output, not hidden.
+  """
+  found, inputs, hidden = 0.0, 1, 0
+  for work in cell:
+    if not work.after:  # a block's start
+      inputs, hidden = work.channels_in, 0
+    if work.kind in _CONVOLUTIONS:
+      found = max(found, hidden / inputs)
+      hidden = max(hidden, work.channels_out)
+  return found
+
+
+def has_other_channels(cell: Cell, multiple: int) -> bool:
+  """Whether a convolution's outputs are no multiple of so many channels."""
+  return any(
+    work.kind in _CONVOLUTIONS and work.channels_out % multiple for work in cell
+  )

@@ -8,16 +8,15 @@ the roofline and the energy model elsewhere. Every metric says which in its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
-from nasjax.hardware import closing, memory, profile, roofline
+from nasjax.hardware import closing, dvfs, memory, profile, roofline
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import table as tables
@@ -29,7 +28,7 @@ from nasjax.hardware.workload import (
 )
 from nasjax.types import Metric
 
-__all__ = ["Device", "device", "device_names"]
+__all__ = ["Device", "device", "device_names", "energy_delay_product"]
 
 _FOLDER = Path(__file__).parent / "devices"
 # The metrics of a device: name -> unit.
@@ -55,6 +54,8 @@ class Device(NamedTuple):
   def metrics(self) -> tuple[str, ...]:
     """The metrics that it knows, by name."""
     columns = () if self.table is None else self.table.costs
+    if {"latency_ms", "energy_mj"} <= set(columns):
+      columns = (*columns, "edp_mj_ms")
     return tuple(m for m in METRICS if self.profile or m in columns)
 
   def metric(
@@ -65,20 +66,40 @@ class Device(NamedTuple):
     batch: int = 1,
     bits: int = 32,
     interpolate: bool = False,
+    in_place: Sequence[str] = (),
+    deadline_ms: float | None = None,
   ) -> Metric:
     """The metric of that name, one of `METRICS`; the rest as `latency`.
+
+    Args:
+      space: the space.
+      name: of the metric.
+      batch: of latency and energy.
+      bits: of latency and energy.
+      interpolate: for latency and energy.
+      in_place: of the peak memory, see `memory.schedule`.
+      deadline_ms: of the energy-delay product: it is taken at each network's
+        own best frequency, see `dvfs`.
 
     Raises:
       InputError: the device does not know it, or lacks a workload of the space.
     """
-    if name in tables.COSTS:
-      make = {"latency_ms": self.latency, "energy_mj": self.energy}[name]
-      return make(space, batch=batch, bits=bits, interpolate=interpolate)
+    if name == "edp_mj_ms" and deadline_ms is not None:
+      return self.dvfs(space, deadline_ms)[0]
+    if name == "peak_sram_bytes":
+      return self.peak_sram(space, in_place=in_place)
+    tabled = {
+      "latency_ms": self.latency,
+      "energy_mj": self.energy,
+      "edp_mj_ms": self.edp,
+    }
+    if name in tabled:
+      return tabled[name](
+        space, batch=batch, bits=bits, interpolate=interpolate
+      )
     make = {
-      "peak_sram_bytes": self.peak_sram,
       "flash_bytes": self.flash,
       "working_set_bytes": self.working_set,
-      "edp_mj_ms": self.edp,
       "cost": self.cost,
     }
     return make[name](space)
@@ -141,12 +162,14 @@ class Device(NamedTuple):
     return self._sum(space, "cost", roofline.cost, "roofline")
 
   def flash(self, space: Any) -> Metric:
-    """Bytes of all weights in the device's bits.
+    """Bytes of all weights in the device's bits, biases in 32.
 
     Raises:
       InputError: the device has no profile.
     """
-    return self._sum(space, "flash_bytes", memory.flash_bytes, "counted")
+    bits = self._profile("flash_bytes").bits
+    called = f"counted, {bits} bits, biases 32 bits,"
+    return self._sum(space, "flash_bytes", memory.flash_bytes, called)
 
   def working_set(self, space: Any) -> Metric:
     """Bytes that the largest operation touches: below a cache's, it fits.
@@ -179,8 +202,12 @@ class Device(NamedTuple):
       source=f"counted, {own.bits} bits of {self.name} ({own.source})",
     )
 
-  def peak_sram(self, space: Any) -> Metric:
+  def peak_sram(self, space: Any, *, in_place: Sequence[str] = ()) -> Metric:
     """Peak activation memory in bytes under the best order, see `memory`.
+
+    Args:
+      space: the space.
+      in_place: `("depthwise",)` lets those write over their input.
 
     Raises:
       InputError: the device has no profile, or the space no plan.
@@ -189,27 +216,29 @@ class Device(NamedTuple):
     return memory.peak_metric(
       space,
       own.bits,
+      in_place=in_place,
       device=self.name,
-      source=f"counted, best order, {own.bits} bits of {self.name}"
-      f" ({own.source})",
+      source="counted, best order, "
+      + "".join(f"{kind} in place, " for kind in in_place)
+      + f"{own.bits} bits of {self.name} ({own.source})",
     )
 
-  def edp(self, space: Any) -> Metric:
-    """Energy-delay product in mJ ms; an objective, no limit.
+  def edp(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
+    """Energy-delay product in mJ ms of a space's networks, see `latency`.
 
     Raises:
-      InputError: the device lacks latencies or energies.
+      InputError: as `latency` and `energy`.
     """
-    latency, energy = self.latency(space), self.energy(space)
-    return Metric(
-      "edp_mj_ms",
-      "mJ ms",
-      self.name,
-      lambda weights: energy.expected(weights) * latency.expected(weights),
-      lambda found: energy.exact(found) * latency.exact(found),
-      True,
-      f"energy ({energy.source}) x latency ({latency.source})",
-      "other",
+    how = dict(batch=batch, bits=bits, interpolate=interpolate)
+    return energy_delay_product(
+      self.latency(space, **how), self.energy(space, **how)
     )
 
   def dvfs(
@@ -229,46 +258,7 @@ class Device(NamedTuple):
         shape one layer.
     """
     own = self._profile("edp_mj_ms")
-    works = space.workloads()
-    if works.products:
-      raise InputError(
-        f"space {space.name}",
-        "has layers that several choices shape together",
-        "frequencies are chosen for spaces of single choices only",
-      )
-    distinct = works.distinct()
-    place = {w: i for i, w in enumerate(distinct)}
-
-    def counted(items):
-      row = np.zeros(len(distinct), np.float32)
-      for work in items:
-        row[place[work.key]] += 1
-      return row
-
-    fixed = counted(works.fixed)
-    counts = {
-      group: np.array([[counted(cell) for cell in row] for row in edges])
-      for group, edges in works.groups.items()
-    }
-    demand = energies.demand(distinct, own)
-
-    def best(weights):
-      total = jnp.asarray(fixed)
-      for group, table in counts.items():
-        total += jnp.einsum("ek,ekn->n", jnp.asarray(weights[group]), table)
-      return energies.best_frequency(demand, total, own, 1e-3 * deadline_ms)
-
-    metric = Metric(
-      "edp_mj_ms",
-      "mJ ms",
-      self.name,
-      lambda weights: 1e6 * best(weights).edp_js,
-      lambda found: float(1e6 * best(found.one_hot()).edp_js),
-      True,
-      f"roofline and energy model of {self.name} ({own.source})",
-      "other",
-    )
-    return metric, best
+    return dvfs.best_product(space, own, self.name, deadline_ms)
 
   def warnings(self, space: Any) -> list[str]:
     """One line for each rule of the profile that candidates break."""
@@ -367,6 +357,28 @@ def device_names() -> list[str]:
   """The devices that nasjax comes with."""
   found = [*_FOLDER.glob("*.csv"), *_FOLDER.glob("*.toml")]
   return sorted({p.stem for p in found})
+
+
+def energy_delay_product(latency: Metric, energy: Metric) -> Metric:
+  """The energy-delay product (Horowitz et al. 1994), latency x energy.
+
+  Args:
+    latency: of a space, in ms.
+    energy: of the same, in mJ.
+
+  Returns:
+    The metric `edp_mj_ms`; before deciding the product of the expectations.
+  """
+  return Metric(
+    "edp_mj_ms",
+    "mJ ms",
+    latency.device,
+    lambda weights: energy.expected(weights) * latency.expected(weights),
+    lambda found: energy.exact(found) * latency.exact(found),
+    True,
+    f"energy ({energy.source}) x latency ({latency.source})",
+    "other",
+  )
 
 
 def device(name: str) -> Device:

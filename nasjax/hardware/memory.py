@@ -264,13 +264,19 @@ def peak_bytes(
 
 
 def peak_metric(
-  space: Any, bits: int, *, device: str | None = None, source: str = ""
+  space: Any,
+  bits: int,
+  *,
+  in_place: Sequence[str] = (),
+  device: str | None = None,
+  source: str = "",
 ) -> Metric:
   """`peak_sram_bytes` of a space's networks.
 
   Args:
     space: a space with a plan or a chain.
     bits: of the activations.
+    in_place: as `schedule` takes it.
     device: the device it belongs to.
     source: where its numbers come from.
 
@@ -285,7 +291,7 @@ def peak_metric(
     InputError: the space has neither to read the graph from.
   """
   if hasattr(space, "chain"):
-    floor, joint = _chain_peaks(space, bits)
+    floor, joint = _chain_peaks(space, bits, in_place)
     return largest_metric(
       "peak_sram_bytes",
       "B",
@@ -299,13 +305,14 @@ def peak_metric(
     raise InputError(
       f"space {space.name}", "has no plan: its peak memory is unknown"
     )
-  floor, found, fixed_order = bounds(space, bits)
+  floor, found, fixed_order = bounds(space, bits, in_place=in_place)
   known: dict[tuple, float] = {}
 
   def exact(architecture):
     row = tuple(int(k) for g in found for k in architecture.choices[g])
     if row not in known:
-      known[row] = peak_bytes(architecture, bits).peak_bytes
+      best = peak_bytes(architecture, bits, in_place=in_place)
+      known[row] = best.peak_bytes
     return known[row]
 
   return largest_metric(
@@ -319,7 +326,9 @@ def peak_metric(
   )
 
 
-def _chain_peaks(space: Any, bits: int) -> tuple[float, list[ProductTable]]:
+def _chain_peaks(
+  space: Any, bits: int, in_place: Sequence[str]
+) -> tuple[float, list[ProductTable]]:
   """(peak of the fixed layers, that of the others by their choices).
 
   One tensor alone lies between layers, so the network's peak is the largest.
@@ -333,7 +342,11 @@ def _chain_peaks(space: Any, bits: int) -> tuple[float, list[ProductTable]]:
       key = (link.residual, None if block is None else block.workloads)
       if key not in known:
         operations = of_link(link, block, bits)
-        known[key] = schedule(operations).peak_bytes if operations else 0.0
+        known[key] = (
+          schedule(operations, in_place=in_place).peak_bytes
+          if operations
+          else 0.0
+        )
       values[index] = known[key]
     if link.choices:
       tables.append(ProductTable(link.choices, values))
@@ -342,7 +355,9 @@ def _chain_peaks(space: Any, bits: int) -> tuple[float, list[ProductTable]]:
   return floor, tables
 
 
-def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:
+def bounds(
+  space: Any, bits: int, *, in_place: Sequence[str] = ()
+) -> tuple[float, dict[str, np.ndarray], bool]:
   """(floor, f64[E, K] a group, whether they are exact), see `peak_metric`."""
   operations, edges = opaque(space, bits)
   groups = space.groups
@@ -353,7 +368,8 @@ def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:
     }
 
     def peak(choices):
-      return schedule(network(space, choices, bits)).peak_bytes
+      operations = network(space, choices, bits)
+      return schedule(operations, in_place=in_place).peak_bytes
 
     for group, table in found.items():
       for e, k in np.ndindex(table.shape):
@@ -361,7 +377,7 @@ def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:
         row[e] = k
         table[e, k] = peak({**base, group: row})
     return peak(base), found, True
-  live = in_order(operations)
+  live = in_order(operations, in_place=in_place)
   at = dict(zip(live.order, live.live_bytes, strict=True))
   floor = max(v for n, v in at.items() if n not in edges)
   sizes = {op.name: op.output_bytes for op in operations}
@@ -370,22 +386,25 @@ def bounds(space: Any, bits: int) -> tuple[float, dict[str, np.ndarray], bool]:
     others = at[name] - sizes[name] - (0.0 if keeps else size)
     for k, operations_of in enumerate(blocks):
       own = (
-        in_order(operations_of).peak_bytes - (size if keeps else 0.0)
+        in_order(operations_of, in_place=in_place).peak_bytes
+        - (size if keeps else 0.0)
         if operations_of
         else 0.0
       )
       if keeps and operations_of:
-        own = _with_kept_input(operations_of) - size
+        own = _with_kept_input(operations_of, in_place) - size
       table = found[group]
       table[row, k] = max(table[row, k], others + own)
   return floor, found, False
 
 
-def _with_kept_input(operations: Sequence[Operation]) -> float:
+def _with_kept_input(
+  operations: Sequence[Operation], in_place: Sequence[str]
+) -> float:
   """The peak of a block whose input somebody reads later."""
   read = (operations[0].inputs[0], operations[-1].name)
   last = Operation("later", "keep", read, 0.0, 0.0, 0.0, {}, None)
-  return in_order([*operations, last]).peak_bytes
+  return in_order([*operations, last], in_place=in_place).peak_bytes
 
 
 def _one_choice_between_cuts(

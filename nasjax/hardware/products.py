@@ -63,6 +63,16 @@ class Terms:
   tables: dict[str, np.ndarray]  # f64[E, K] a group, of single choices
   products: tuple[ProductTable, ...]
 
+  def largest(self, choices: Choices) -> np.ndarray:
+    """The largest entry f64[...] of choices i32[..., E] a group."""
+    found = np.float64(self.constant)
+    for name, table in self.tables.items():
+      row = table[np.arange(len(table)), np.asarray(choices[name])]
+      found = np.maximum(found, row.max(-1))
+    for table in self.products:
+      found = np.maximum(found, table.of(choices))
+    return found
+
 
 def expected(tables: Sequence[ProductTable]) -> Callable[[Weights], Array]:
   """The sum of the tables' expectations, as a function of weights.

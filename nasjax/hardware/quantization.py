@@ -15,10 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.errors import InputError
+from nasjax.layers.normalization import EPSILON
 from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
 
 _TINY = 1e-12  # a tensor of zeros has no error and no scale
+
+
+class LowBits(NamedTuple):
+  """How weights are trained that will be stored in few bits."""
+
+  # 2 to 16: the forward pass sees kernels rounded to these; None: as they are.
+  bits: int | None = None
+  per_channel: bool = True  # a step for each output channel, not one for all
+  # Coefficient of `asymmetry_penalty` in the weights' loss, 0 or more.
+  asymmetry: float = 0.0
+
+
+FLOAT = LowBits()  # nothing of the kind
 
 
 class Range(NamedTuple):
@@ -123,22 +138,25 @@ def fake_quantize_activations(values: Array, seen: Range, bits: int) -> Array:
   )
 
 
-def fake_quantize_tree(params: Any, bits: int) -> Any:
-  """Every kernel of a tree of parameters, `fake_quantize`d per channel."""
+def _each(function, path, leaf: Array) -> Array:
+  """`function` of a kernel, of stacked cells' and edges' one by one."""
+  own = 2 if len(path) > 1 and path[-2].key.startswith("linear") else 4
+  for _ in range(leaf.ndim - own):
+    function = jax.vmap(function)
+  return function(leaf)
+
+
+def fake_quantize_tree(
+  params: Any, bits: int, *, per_channel: bool = True
+) -> Any:
+  """Every kernel of a tree of parameters, `fake_quantize`d."""
 
   def one(path, leaf):
     if path[-1].key != "kernel":
       return leaf
-
-    def quantized(w):
-      return fake_quantize(w, bits)
-
-    # Stacked cells and edges have axes before the kernel's own: each is
-    # quantised on its own.
-    own = 2 if path[-2].key.startswith("linear") else 4
-    for _ in range(leaf.ndim - own):
-      quantized = jax.vmap(quantized)
-    return quantized(leaf)
+    return _each(
+      lambda w: fake_quantize(w, bits, per_channel=per_channel), path, leaf
+    )
 
   return jax.tree_util.tree_map_with_path(one, params)
 
@@ -158,8 +176,39 @@ def asymmetry(weights: Array) -> Array:
 def asymmetry_penalty(params: Any) -> Array:
   """The mean `asymmetry` of all kernels of a tree of parameters, f32[]."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
-  found = [asymmetry(w) for path, w in leaves if path[-1].key == "kernel"]
+  found = [
+    jnp.mean(_each(asymmetry, path, w))
+    for path, w in leaves
+    if path[-1].key == "kernel"
+  ]
   return jnp.mean(jnp.stack(found)) if found else jnp.float32(0)
+
+
+def check_low_bits(low_bits: LowBits, name: str) -> None:
+  """Raises ValueError where `low_bits` cannot be; `name` begins its message."""
+  bits = low_bits.bits
+  if bits is not None and not 2 <= bits <= 16:
+    raise ValueError(f"{name}: bits={bits} must be 2 to 16")
+  if not 0.0 <= low_bits.asymmetry < np.inf:
+    raise ValueError(
+      f"{name}: asymmetry={low_bits.asymmetry} must be 0 or more"
+    )
+
+
+def seen_weights(params: Any, low_bits: LowBits) -> Any:
+  """What a forward pass computes with, of a network's parameters."""
+  if low_bits.bits is None:
+    return params
+  return fake_quantize_tree(
+    params, low_bits.bits, per_channel=low_bits.per_channel
+  )
+
+
+def weight_penalty(params: Any, low_bits: LowBits) -> Array | float:
+  """What the weights' loss has besides; f32[]."""
+  if not low_bits.asymmetry:
+    return 0.0
+  return low_bits.asymmetry * asymmetry_penalty(params)
 
 
 def layer_errors(
@@ -176,7 +225,12 @@ def layer_errors(
 
 
 def candidate_errors(
-  space: Any, params: Any, bits: int, *, per_channel: bool = True
+  space: Any,
+  params: Any,
+  bits: int,
+  *,
+  per_channel: bool = True,
+  batch_stats: Any = None,
 ) -> dict[str, Array]:
   """The mean squared relative error of each choice's kernels.
 
@@ -185,29 +239,54 @@ def candidate_errors(
     params: of its supernet.
     bits: 2 to 16.
     per_channel: a step for each output channel.
+    batch_stats: of its supernet: each kernel is taken with its normalisation
+      folded in, as it is deployed; default: as it is. With one step a tensor
+      that is where depthwise kernels lose (Nagel et al. 2019, section 3).
 
   Returns:
     f32[E, K] a group; 0 for candidates without kernels; differentiable in
     `params` where rounding is.
+
+  Raises:
+    InputError: the space has no plan.
   """
+  return _candidate_means(
+    space,
+    params,
+    lambda w: jnp.square(error(w, bits, per_channel=per_channel)),
+    batch_stats,
+  )
+
+
+def _candidate_means(
+  space, params, measure, batch_stats=None
+) -> dict[str, Array]:
+  """The mean of `measure(kernel)` over each choice's kernels, f32[E, K]."""
+  if not hasattr(space, "plan"):
+    raise InputError(
+      f"space {space.name}", "has no plan: its candidates' weights are unknown"
+    )
   plan = space.plan
-  errors: dict[str, list[list[list[Array]]]] = {
+  found: dict[str, list[list[list[Array]]]] = {
     name: [[[] for _ in group.candidates] for _ in range(group.edges)]
     for name, group in space.groups.items()
   }
   for s, stage in enumerate(plan.stages):
-    cells, group_rows = errors[plan.group_of(s)], plan.rows(s)
-    own = {c: params[f"stage_{s}"] for c in ("params", "batch_stats")}
+    cells, group_rows = found[plan.group_of(s)], plan.rows(s)
+    # Statistics lie as parameters do, so that these stand in for them.
+    stats = params if batch_stats is None else batch_stats
+    own = {
+      "params": params[f"stage_{s}"],
+      "batch_stats": stats.get(f"stage_{s}", {}),
+    }
     for r, e in np.ndindex(group_rows.shape):
       edge = edge_variables.of_edge(
         stage, jax.tree.map(lambda v, r=r: v[r], own), e
-      )["params"]
+      )
       for k, name in enumerate(stage.edges[e]):
-        leaves = jax.tree_util.tree_leaves_with_path(edge[name])
+        folded = {} if batch_stats is None else edge["batch_stats"][name]
         cells[group_rows[r, e]][k] += [
-          jnp.square(error(w, bits, per_channel=per_channel))
-          for path, w in leaves
-          if path[-1].key == "kernel"
+          measure(w) for w in _kernels(edge["params"][name], folded)
         ]
   zero = jnp.float32(0)
   return {
@@ -217,12 +296,52 @@ def candidate_errors(
         for row in cells
       ]
     )
-    for name, cells in errors.items()
+    for name, cells in found.items()
   }
 
 
+def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
+  """The kernels of a block; those with statistics have them folded in."""
+  found = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if path[-1].key != "kernel":
+      continue
+    norm = f"norm_{path[-2].key.rpartition('_')[2]}"
+    if norm in stats:
+      scale = params.get(norm, {}).get("scale", 1.0)
+      scale = scale * jax.lax.rsqrt(stats[norm]["var"] + EPSILON)
+      leaf = leaf * jnp.expand_dims(scale, tuple(range(leaf.ndim - 1)))
+    found.append(leaf)
+  return found
+
+
+def asymmetry_metric(space: Any, params: Any) -> Metric:
+  """`weight_asymmetry`: the sum of the choices' mean `asymmetry`.
+
+  Args:
+    space: a space with a plan.
+    params: of its supernet, after it was trained for a while.
+
+  Returns:
+    An additive metric without unit, an objective or a limit.
+
+  Raises:
+    InputError: the space has no plan.
+  """
+  return _of_weights(
+    "weight_asymmetry",
+    _candidate_means(space, params, asymmetry),
+    "computed from the supernet's weights",
+  )
+
+
 def error_metric(
-  space: Any, params: Any, bits: int, *, per_channel: bool = True
+  space: Any,
+  params: Any,
+  bits: int,
+  *,
+  per_channel: bool = True,
+  batch_stats: Any = None,
 ) -> Metric:
   """`quantization_error`: the sum of the choices' errors, for these weights.
 
@@ -231,11 +350,25 @@ def error_metric(
     params: of its supernet, after it was trained for a while.
     bits: 2 to 16.
     per_channel: a step for each output channel.
+    batch_stats: as `candidate_errors` takes them.
 
   Returns:
     An additive metric without unit, an objective or a limit.
+
+  Raises:
+    InputError: the space has no plan.
   """
-  found = candidate_errors(space, params, bits, per_channel=per_channel)
+  return _of_weights(
+    "quantization_error",
+    candidate_errors(
+      space, params, bits, per_channel=per_channel, batch_stats=batch_stats
+    ),
+    f"computed from the supernet's weights at {bits} bits, a step for each"
+    f" {'channel' if per_channel else 'tensor'}",
+  )
+
+
+def _of_weights(name, found, source) -> Metric:
   tables = {n: np.asarray(t, np.float64) for n, t in found.items()}
 
   def expected(weights: Mapping[str, Array]) -> Array:
@@ -250,12 +383,4 @@ def error_metric(
       for n, t in tables.items()
     )
 
-  return Metric(
-    "quantization_error",
-    "",
-    None,
-    expected,
-    exact,
-    True,
-    f"computed from the supernet's weights at {bits} bits",
-  )
+  return Metric(name, "", None, expected, exact, True, source)

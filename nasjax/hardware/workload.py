@@ -329,6 +329,26 @@ def flops(space) -> Metric:
   )
 
 
+def skips(space) -> Metric:
+  """Choices that compute nothing, `none` and skips, of a space's networks.
+
+  As a limit it is P-DARTS's bound on skips (Chen et al. 2019, section 3.3), in
+  the search as well as on what it decides.
+  """
+  tables = {n: np.asarray(m, np.float32) for n, m in space.skips.items()}
+
+  def expected(weights):
+    return sum(jnp.sum(weights[n] * table) for n, table in tables.items())
+
+  def exact(architecture):
+    rows = architecture.choices
+    return float(
+      sum(t[np.arange(len(t)), rows[n]].sum() for n, t in tables.items())
+    )
+
+  return Metric("skips", "", None, expected, exact, True, "counted")
+
+
 def output_shape(
   candidates: Mapping[str, Any], shape: tuple[int, ...]
 ) -> tuple[int, ...]:

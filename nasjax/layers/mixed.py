@@ -66,6 +66,7 @@ def mixed(
   weights: Array,
   paths: Array | None,
   train: bool,
+  in_loop: bool = False,
 ) -> tuple[Array, Mapping]:
   """One edge: its candidates applied to `x` and summed by weight.
 
@@ -76,12 +77,15 @@ def mixed(
     weights: f32[K].
     paths: i32[P], the candidates executed; None: all.
     train: use and return new batch statistics.
+    in_loop: several paths take turns in a loop, which compiles them once.
 
   Returns:
     (f32[B, H', W', C], new batch statistics).
   """
   if paths is None:
     return _all_paths(candidates, variables, x, weights, train)
+  if in_loop and len(paths) > 1:
+    return _paths_in_turn(candidates, variables, x, weights, paths, train)
   total, stats = 0.0, variables["batch_stats"]
   for column in range(paths.shape[0]):
     y, stats = _single_path(
@@ -91,9 +95,22 @@ def mixed(
   return total, stats
 
 
-def _scaled(weight, y):
+def scaled(weight, y):
   """`weight * y` in the type of `y`; the weight's gradient in its own."""
   return (weight * y.astype(weight.dtype)).astype(y.dtype)
+
+
+def _paths_in_turn(candidates, variables, x, weights, paths, train):
+  def turn(carry, path):
+    total, stats = carry
+    y, stats = _single_path(
+      candidates, variables["params"], stats, x, weights, path, train
+    )
+    return (total + y, stats), None
+
+  total = jnp.zeros(output_shape(candidates, x.shape), x.dtype)
+  found, _ = lax.scan(turn, (total, variables["batch_stats"]), paths)
+  return found
 
 
 def _all_paths(candidates, variables, x, weights, train):
@@ -108,7 +125,7 @@ def _all_paths(candidates, variables, x, weights, train):
         y, found = _scaled_norm(y, weights[k])
         stats[name] = _statistics(stats[name], {last[name]: found})
       else:
-        y = _scaled(weights[k], y)
+        y = scaled(weights[k], y)
       total += y
   return total, stats
 
@@ -180,13 +197,13 @@ def _shared(block, variables, x, weights):
     )(variables)
     if alike:
       return stacked.scaled(y, weights), stats
-    return _scaled(weights[:, None, None, None, None], y), stats
+    return scaled(weights[:, None, None, None, None], y), stats
   y, moments = stacked.run(block, variables["params"], x)
   if block.workloads[-1].batch_norm:
     y, *found = stacked.scaled_norm(y, weights)
     moments[f"norm_{len(block.workloads) - 1}"] = found
   else:
-    y = _scaled(weights[:, None, None, None, None], y)
+    y = scaled(weights[:, None, None, None, None], y)
   return y, _statistics(variables["batch_stats"], moments)
 
 
@@ -195,10 +212,10 @@ def _single_path(candidates, params, stats, x, weights, index, train):
   heads, last = _heads(candidates, train)
   y, stats = _switch(heads, params, stats, x, index, train)
   if not any(last.values()):
-    return _scaled(weights[index], y), stats
+    return scaled(weights[index], y), stats
   normed = jnp.array([bool(norm) for norm in last.values()])[index]
-  scaled, found = _scaled_norm(y, weights[index])
-  y = jnp.where(normed, scaled, _scaled(weights[index], y))
+  normal, found = _scaled_norm(y, weights[index])
+  y = jnp.where(normed, normal, scaled(weights[index], y))
   for k, (name, norm) in enumerate(last.items()):
     if norm:
       stats = {

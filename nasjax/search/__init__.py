@@ -4,12 +4,14 @@ from nasjax.search.differentiable import Info, differentiable
 from nasjax.search.epochs import Epoch, run_epochs
 from nasjax.search.evaluation import population_accuracy, supernet_accuracy
 from nasjax.search.front import differentiable_front, members
+from nasjax.search.skips import led_by_skips
 
 __all__ = [
   "Epoch",
   "Info",
   "differentiable",
   "differentiable_front",
+  "led_by_skips",
   "members",
   "population_accuracy",
   "run_epochs",

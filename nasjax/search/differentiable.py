@@ -28,6 +28,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from nasjax import hypergradients, objectives, relaxations, weightings
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search.checks import check_parts
 from nasjax.search.shared import (
   TASKS,
@@ -130,6 +131,7 @@ def make_steps(
   arch_optimizer: optax.GradientTransformation,
   remat: bool | None,
   activations: jax.typing.DTypeLike,
+  low_bits: LowBits,
 ) -> Steps:
   """What one search, or a whole front of them, is put together from.
 
@@ -140,6 +142,7 @@ def make_steps(
     optimizer=optimizer,
     remat=remat,
     activations=activations,
+    low_bits=low_bits,
     name="differentiable",
   )
   metrics = check_objectives(
@@ -155,6 +158,13 @@ def make_steps(
       return network.loss(params, batch_stats, sampled, batch, task)
 
     return loss
+
+  def inner_of(step):
+    def inner(params, batch_stats, logits, batch, key):
+      sampled = relaxation.sample(key, logits, masks, step)
+      return network.inner(params, batch_stats, sampled, batch)
+
+    return inner
 
   def init_member(keys, preference, limits) -> Member:
     alpha = relaxation.init(keys[0], masks)
@@ -176,7 +186,7 @@ def make_steps(
     values, pulls, accuracy = {}, {}, jnp.float32(0.0)
     for task in tasks:
       values[task], gradient, (_, accuracy) = hypergradient(
-        loss_of("cross_entropy", step),
+        inner_of(step),
         loss_of(task, step),
         optimizer,
         shared.optimizer,
@@ -272,6 +282,7 @@ def differentiable(
   arch_start: int = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
+  low_bits: LowBits = FLOAT,
 ) -> Search:
   """A gradient search over `space`.
 
@@ -291,6 +302,8 @@ def differentiable(
       None: as the space has it.
     activations: floating type of the network's values; its parameters, batch
       statistics and losses stay float32.
+    low_bits: kernels are seen quantised (straight through) in every forward
+      pass, or kept symmetric by a penalty, see `hardware.quantization`.
 
   Returns:
     `init(key)` and `update(state, train_batch, valid_batch)`; both pure.
@@ -298,8 +311,8 @@ def differentiable(
   Raises:
     ValueError: no objective, an unknown task scalar, two metrics of one name,
       a part that breaks its contract in `nasjax.types`, a preference of
-      another length, activations that are no floating type, or `remat` for a
-      space without it.
+      another length, activations that are no floating type, `low_bits` out of
+      range, or `remat` for a space without it.
   """
   preference = [1.0] * len(objectives) if preference is None else preference
   check_preference("differentiable", objectives, preference)
@@ -314,6 +327,7 @@ def differentiable(
     arch_optimizer=arch_optimizer or default_arch_optimizer(),
     remat=remat,
     activations=activations,
+    low_bits=low_bits,
   )
   arch_step = or_wait(
     steps.arch_step,

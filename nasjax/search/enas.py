@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 from nasjax import objectives as objective_parts
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search import genes as genetics
 from nasjax.search.checks import check_parts
 from nasjax.search.controller import Controller, ControllerState, controller
@@ -142,6 +143,7 @@ def enas(
   arch_start: int = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
+  low_bits: LowBits = FLOAT,
 ) -> Search:
   """ENAS with a shared supernet.
 
@@ -158,6 +160,7 @@ def enas(
       are trained on what it proposes at its start, which is nearly uniform.
     remat: gradients compute each cell anew; None: where that is faster.
     activations: floating type of the network's values.
+    low_bits: kernels are seen quantised, or kept symmetric.
 
   Returns:
     `init(key)` and `update(state, train_batch, valid_batch)`; both pure. The
@@ -177,6 +180,7 @@ def enas(
     optimizer=optimizer or default_optimizer(),
     remat=remat,
     activations=activations,
+    low_bits=low_bits,
     name="enas",
   )
   made = space_controller(space) if controller is None else controller

@@ -19,6 +19,7 @@ import optax
 
 from nasjax import hypergradients, relaxations, weightings
 from nasjax import objectives as objective_parts
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search.differentiable import (
   Info,
   default_arch_optimizer,
@@ -56,6 +57,7 @@ def differentiable_front(
   arch_start: int = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
+  low_bits: LowBits = FLOAT,
 ) -> Search:
   """A gradient search for many architectures at once.
 
@@ -78,6 +80,7 @@ def differentiable_front(
     arch_start: the first step that moves the logits.
     remat: gradients compute each cell anew.
     activations: floating type of the network's values.
+    low_bits: kernels are seen quantised, or kept symmetric.
 
   Returns:
     A search whose state's `member` has a leading axis P, see `members`; so do
@@ -109,6 +112,7 @@ def differentiable_front(
     arch_optimizer=arch_optimizer or default_arch_optimizer(),
     remat=remat,
     activations=activations,
+    low_bits=low_bits,
   )
   mapped = _mapping(relaxation, steps.masks)
 

@@ -34,16 +34,15 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
   return float(stats.spearmanr(first, second).statistic)
 
 
-def standalone(
+def trainer(
   space: Any,
   train: data.Images,
-  valid: data.Images,
   *,
   steps: int,
   batch_size: int,
   learning_rate: float,
   seed: int,
-) -> Callable[[Architecture], float]:
+) -> Callable[[Architecture], Any]:
   """Makes a function that trains an architecture alone, from fresh weights.
 
   It is the supernet with this one path, so that one compiled program serves
@@ -52,14 +51,14 @@ def standalone(
   Args:
     space: the space.
     train: images to train on.
-    valid: images to score on.
     steps: how long.
     batch_size: images a step.
     learning_rate: of SGD with momentum 0.9, cosine to 0.
     seed: of the weights and batches, the same for all.
 
   Returns:
-    architecture -> accuracy on `valid` in 0..1.
+    architecture -> the supernet's variables; `space.extract` takes the
+    architecture's own out of them.
   """
   optimizer = default_optimizer(
     optax.cosine_decay_schedule(learning_rate, steps)
@@ -68,8 +67,8 @@ def standalone(
   pool, size = on_device(train), len(train.labels)
 
   @jax.jit
-  def fit(sampled):
-    start, draws = jax.random.split(jax.random.key(seed))
+  def fit(sampled, key):
+    start, draws = jax.random.split(key)
     variables = space.init(start)
 
     def loss(params, batch_stats, batch):
@@ -99,9 +98,46 @@ def standalone(
     keys = jax.random.split(draws, steps)
     return lax.scan(step, carry, keys)[0][0]
 
+  # The key is an argument, so that one compiled program serves every seed.
+  return lambda architecture: fit(architecture.sampled(), jax.random.key(seed))
+
+
+def standalone(
+  space: Any,
+  train: data.Images,
+  valid: data.Images,
+  *,
+  steps: int,
+  batch_size: int,
+  learning_rate: float,
+  seed: int,
+) -> Callable[[Architecture], float]:
+  """Makes a function that scores architectures trained alone, see `trainer`.
+
+  Args:
+    space: the space.
+    train: images to train on.
+    valid: images to score on.
+    steps: how long.
+    batch_size: images a step.
+    learning_rate: of SGD with momentum 0.9, cosine to 0.
+    seed: of the weights and batches, the same for all.
+
+  Returns:
+    architecture -> accuracy on `valid` in 0..1.
+  """
+  trained = trainer(
+    space,
+    train,
+    steps=steps,
+    batch_size=batch_size,
+    learning_rate=learning_rate,
+    seed=seed,
+  )
+  statistics = data.statistics(train)
+
   def of(architecture: Architecture) -> float:
-    variables = fit(architecture.sampled())
-    score = supernet_accuracy(space, variables, valid, statistics)
-    return score(architecture)
+    variables = trained(architecture)
+    return supernet_accuracy(space, variables, valid, statistics)(architecture)
 
   return of

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from nasjax.hardware import quantization
+from nasjax.hardware.quantization import LowBits
 from nasjax.types import (
   Array,
   Batch,
@@ -44,6 +46,9 @@ class Supernet(NamedTuple):
   # (params, batch stats, sampled, batch, task) ->
   # (value f32[], (batch stats, accuracy f32[]))
   loss: Callable
+  # The weights' own: (params, batch stats, sampled, batch) -> (value f32[] with
+  # its penalty, (cross entropy f32[], batch stats, accuracy f32[]))
+  inner: Callable
   # (shared, sampled, batch) -> (shared, loss, accuracy, sound)
   weight_step: Callable
 
@@ -65,6 +70,7 @@ def supernet(
   optimizer: optax.GradientTransformation,
   remat: bool | None,
   activations: jax.typing.DTypeLike,
+  low_bits: LowBits,
   name: str,
 ) -> Supernet:
   """The supernet of a space.
@@ -74,15 +80,17 @@ def supernet(
     optimizer: of the network weights.
     remat: gradients compute each cell anew; None: where that is faster.
     activations: floating type of the network's values.
+    low_bits: weights are seen quantised, or kept symmetric.
     name: of the search, for messages.
 
   Returns:
     Pure functions. All normalise by each batch's own statistics.
 
   Raises:
-    ValueError: activations that are no floating type, or `remat` for a space
-      without it.
+    ValueError: activations that are no floating type, `low_bits` out of range,
+      or `remat` for a space without it.
   """
+  quantization.check_low_bits(low_bits, name)
   if remat is not None:
     if not hasattr(space, "remat"):
       raise ValueError(f"{name}: remat is no option of this space")
@@ -97,6 +105,7 @@ def supernet(
     return Shared(variables, optimizer.init(variables["params"]))
 
   def loss(params, batch_stats, sampled: Sampled, batch: Batch, task: str):
+    params = quantization.seen_weights(params, low_bits)
     params = jax.tree.map(lambda p: p.astype(activations), params)
     outputs, new_stats = space.apply(
       {"params": params, "batch_stats": batch_stats},
@@ -108,17 +117,16 @@ def supernet(
     hits = jnp.argmax(outputs, -1) == batch.labels
     return TASKS[task](outputs, batch.labels), (new_stats, hits.mean())
 
+  def inner(params, batch_stats, sampled: Sampled, batch: Batch):
+    value, aux = loss(params, batch_stats, sampled, batch, "cross_entropy")
+    more = quantization.weight_penalty(params, low_bits)
+    return value + more, (value, *aux)
+
   def weight_step(shared: Shared, sampled: Sampled, batch: Batch):
     variables = shared.variables
-    (value, (new_stats, accuracy)), gradient = jax.value_and_grad(
-      loss, has_aux=True
-    )(
-      variables["params"],
-      variables["batch_stats"],
-      sampled,
-      batch,
-      "cross_entropy",
-    )
+    (_, (value, new_stats, accuracy)), gradient = jax.value_and_grad(
+      inner, has_aux=True
+    )(variables["params"], variables["batch_stats"], sampled, batch)
     updates, state = optimizer.update(
       gradient, shared.optimizer, variables["params"]
     )
@@ -130,7 +138,7 @@ def supernet(
     }
     return shared, value, accuracy, sound
 
-  return Supernet(init, loss, weight_step)
+  return Supernet(init, loss, inner, weight_step)
 
 
 def check_preference(

@@ -14,6 +14,7 @@ from nasjax.spaces.nasbench201 import (
   to_string as nasbench201_to_string,
 )
 from nasjax.spaces.space import Architecture, architecture
+from nasjax.spaces.tiny import shrink, tiny
 
 __all__ = [
   "Architecture",
@@ -27,4 +28,6 @@ __all__ = [
   "nasbench201",
   "nasbench201_from_string",
   "nasbench201_to_string",
+  "shrink",
+  "tiny",
 ]

@@ -7,6 +7,12 @@ the nodes are concatenated. The supernet has every edge; of a decided network
 each node keeps two (the paper's section 2.4). At one third and two thirds of
 the depth a reduction cell halves height and width and doubles the channels.
 
+With partial channels (PC-DARTS, Xu et al. 2020) the supernet's operations see
+a part of the channels, in time and memory less by about that, and
+`relaxations.edge_normalized` weighs the edges. Networks can be trained with the
+paper's auxiliary head (`training.Recipe.auxiliary`), which reads what the
+second reduction gives.
+
 The supernet normalises after pools, as the paper's search does, and so does a
 decided network, without trained parameters; `pools="plain"` leaves that out of
 both, as in the paper's evaluation network.
@@ -22,7 +28,6 @@ import jax.numpy as jnp
 from nasjax.errors import nearest
 from nasjax.hardware.workload import Workload
 from nasjax.layers import blocks
-from nasjax.layers.barrier import computed_once
 from nasjax.layers.blocks import Block, Builder
 from nasjax.layers.mixed import Candidates
 from nasjax.spaces import plan as plans
@@ -144,7 +149,9 @@ def _own_statistics(block: Block, statistics: Mapping) -> dict:
   return {f"norm_{len(block.workloads) - 1}": statistics["norm_1"]}
 
 
-def _stage(first, repeats, shapes, channels, nodes, reduction, normalized):
+def _stage(
+  first, repeats, shapes, channels, nodes, reduction, normalized, share
+):
   """(`repeats` cells from number `first` on, shapes that the next cell reads).
 
   Args:
@@ -155,6 +162,7 @@ def _stage(first, repeats, shapes, channels, nodes, reduction, normalized):
     nodes: how many it has.
     reduction: whether it halves height and width.
     normalized: whether pools are normalised.
+    share: channels over those that the supernet's operations see.
   """
   stride, entered, links = 2 if reduction else 1, shapes[1], []
   height, width = (-(-n // stride) for n in entered[:2])
@@ -162,14 +170,17 @@ def _stage(first, repeats, shapes, channels, nodes, reduction, normalized):
   for _ in range(repeats):
     links.append(_preprocess(shapes, channels))
     shapes = shapes[1], (height, width, concat)
-  inner = (height, width, channels)
-  from_inputs = _candidates((*entered[:2], channels), stride, normalized)
-  from_nodes = _candidates(inner, 1, normalized)
-  ends = edges(nodes)
+  inner, ends = (height, width, channels), edges(nodes)
+
+  def of_edges(channels):
+    from_inputs = _candidates((*entered[:2], channels), stride, normalized)
+    from_nodes = _candidates((height, width, channels), 1, normalized)
+    return tuple(from_inputs if i < INPUTS else from_nodes for i, _ in ends)
+
   even = Builder(*entered[:2], concat).then("relu").conv(channels).block()
   stage = plans.Stage(
     repeats,
-    tuple(from_inputs if i < INPUTS else from_nodes for i, _ in ends),
+    of_edges(channels),
     {"pre0": even, "pre1": even},
     (
       *[Workload("add", *inner, channels)] * nodes,
@@ -184,31 +195,29 @@ def _stage(first, repeats, shapes, channels, nodes, reduction, normalized):
       _even,
       _own_statistics,
     ),
+    plans.Partial(share, of_edges(channels // share)) if share > 1 else None,
   )
   return stage, shapes
 
 
-def _cell(nodes: int):
+def _cell(nodes: int) -> plans.Dag:
   """What cells compute: (two before, one before) -> (one before, this one)."""
-  ends = edges(nodes)
-
-  def cell(x, edge, link):
-    states = [link("pre0", x[0]), link("pre1", x[1])]
-    for j in range(nodes):
-      into = [(e, i) for e, (i, to) in enumerate(ends) if to == INPUTS + j]
-      node = sum(edge(e, states[i]) for e, i in into)
-      states.append(computed_once(node))
-    return x[1], jnp.concatenate(states[INPUTS:], axis=-1)
-
-  return cell
+  return plans.Dag(
+    INPUTS,
+    edges(nodes),
+    lambda x, link: [link("pre0", x[0]), link("pre1", x[1])],
+    lambda x, own: (x[1], jnp.concatenate(own, axis=-1)),
+  )
 
 
-def _plan(channels, cells, nodes, image_shape, num_classes, pools):
+def _plan(
+  channels, cells, nodes, image_shape, num_classes, pools, partial_channels
+):
   """Stem, runs of normal cells with reductions between them, head."""
   b = Builder(*image_shape).conv(STEM * channels, 3)
   fixed: dict[str, Block] = {"stem": b.block()}
   reductions = (cells // 3, 2 * cells // 3)
-  shapes, stages, first = (b.shape, b.shape), [], 0
+  shapes, stages, first, last_reduction = (b.shape, b.shape), [], 0, 0
   while first < cells:
     reduction = first in reductions
     channels *= 2 if reduction else 1
@@ -216,9 +225,17 @@ def _plan(channels, cells, nodes, image_shape, num_classes, pools):
     alone = reduction or (nodes < STEM and first < INPUTS)
     repeats = 1 if alone else until - first
     stage, shapes = _stage(
-      first, repeats, shapes, channels, nodes, reduction, pools == POOLS[0]
+      first,
+      repeats,
+      shapes,
+      channels,
+      nodes,
+      reduction,
+      pools == POOLS[0],
+      partial_channels,
     )
     stages.append(stage)
+    last_reduction = len(stages) - 1 if reduction else last_reduction
     first += repeats
   b = Builder(*shapes[1]).then("global_average_pool")
   fixed["head"] = b.then("linear", num_classes).block()
@@ -239,6 +256,7 @@ def _plan(channels, cells, nodes, image_shape, num_classes, pools):
     "normal",
     lambda stage, repeat, edge: edge,
     kept={"normal": kept_edges(nodes), "reduce": kept_edges(nodes)},
+    auxiliary=plans.Auxiliary(last_reduction, lambda x: x[1]),
   )
 
 
@@ -250,6 +268,7 @@ def darts(
   image_shape: tuple[int, int, int] = (32, 32, 3),
   num_classes: int = 10,
   pools: str = "normalized",
+  partial_channels: int = 1,
 ) -> staged.StagedSpace:
   """The DARTS space.
 
@@ -263,6 +282,9 @@ def darts(
     image_shape: height, width, channels.
     num_classes: classes.
     pools: "normalized" or "plain", see the module.
+    partial_channels: K, of which the supernet's operations see one part in K
+      (PC-DARTS, Xu et al. 2020, has 4); 1: all. Decided networks have all, and
+      do not inherit the supernet's weights where K is over 1.
 
   Returns:
     The space; its groups are `normal` and `reduce`.
@@ -276,7 +298,13 @@ def darts(
     cells=cells,
     nodes=nodes,
     num_classes=num_classes,
+    partial_channels=partial_channels,
   )
+  if channels % partial_channels:
+    raise ValueError(
+      f"darts: channels={channels} are no multiple of"
+      f" partial_channels={partial_channels}"
+    )
   if cells < 3:
     raise ValueError(
       f"darts: cells={cells} must be at least 3: two are reductions"
@@ -291,5 +319,6 @@ def darts(
     image_shape=tuple(image_shape),
     num_classes=num_classes,
     pools=pools,
+    partial_channels=partial_channels,
   )
   return staged.StagedSpace("darts", arguments, _plan(**arguments))

@@ -8,6 +8,15 @@ at the price of one in the supernet (`mobilenet_supernet.py`). What a layer
 costs depends on all of them at once, so metrics are multilinear forms over
 tables with an axis a choice (`hardware/products.py`).
 
+Kernels have weights of their own (the default, as the candidates of
+ProxylessNAS have) or, with `shared_kernels`, are the centres of one
+super-kernel (single-path NAS, Stamoulis et al. 2019): fewer parameters, and
+training one kernel size trains all. Both cost the same time, are the decided
+network at one-hot weights, and are inherited alike. Expansions, widths and
+squeeze-and-excite share the first channels in either case. `widths=(50, 75,
+100, 125)` lets each stage choose its width; the resolution is `image_shape`, 32
+to 224 pixels and any other, with as many strides as suit it.
+
 MobileNetV2 1.0 (expansion 6, kernel 3, ReLU6, no squeeze-and-excite) is a
 member of
 
@@ -30,23 +39,30 @@ import numpy as np
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.layers.blocks import Block, Builder
 from nasjax.spaces import factorised, mobilenet_supernet, staged, supernet
+from nasjax.spaces.chain import rounded
 from nasjax.spaces.decision import decide
 from nasjax.spaces.mobilenet_arguments import check
 from nasjax.spaces.mobilenet_layers import (
   Layer,
   Options,
   block,
-  divisible,
   link,
 )
 from nasjax.spaces.space import Architecture, Limit
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
-__all__ = ["mobilenet"]
+__all__ = [
+  "STEM",
+  "STRIDES",
+  "MobileNetSpace",
+  "assembled",
+  "mobilenet",
+  "strides_of",
+]
 
 STEM = 32  # channels of MobileNetV2 1.0's first convolution
 _SMALLEST = 4  # pixels that strides left to the space leave of a side
-_STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)  # of the stem and of MobileNetV2's stages
+STRIDES = (2, 1, 2, 2, 2, 1, 2, 1)  # of the stem and of MobileNetV2's stages
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,9 +180,9 @@ def strides_of(image_shape: tuple[int, int, int]) -> tuple[int, ...]:
   count = 0
   while -(-min(image_shape[:2]) // 2 ** (count + 1)) >= _SMALLEST:
     count += 1
-  halving = [i for i, stride in enumerate(_STRIDES) if stride == 2]
+  halving = [i for i, stride in enumerate(STRIDES) if stride == 2]
   kept = halving[max(0, len(halving) - count) :]
-  return tuple(2 if i in kept else 1 for i in range(len(_STRIDES)))
+  return tuple(2 if i in kept else 1 for i in range(len(STRIDES)))
 
 
 def _candidates(options: Options, depth_choice: bool, widths) -> dict:
@@ -181,18 +197,38 @@ def _candidates(options: Options, depth_choice: bool, widths) -> dict:
   }
 
 
-def _space(arguments, options: Options) -> MobileNetSpace:
-  """Puts the layers together from checked arguments."""
+def assembled(arguments: Mapping[str, Any]) -> MobileNetSpace:
+  """Puts the layers together from checked arguments of `mobilenet`.
+
+  Args:
+    arguments: all of them; `channels` may be a fraction here.
+
+  Returns:
+    The space.
+
+  Raises:
+    ValueError: there is nothing to choose.
+  """
+  options = Options(
+    arguments["expansions"],
+    arguments["kernels"],
+    arguments["squeeze_excite"],
+    arguments["activations"],
+    arguments["shared_kernels"],
+  )
   widths, strides = arguments["widths"], arguments["stage_strides"]
   scale, activation = arguments["channels"] / STEM, arguments["activation"]
+
+  def divisible(channels, percent=100):
+    asked = channels * scale * percent / 100
+    return rounded(asked, arguments["channel_multiple"])
+
   first, *later = arguments["stage_channels"]
   names = _candidates(options, arguments["depth_choice"], widths)
   b = Builder(*arguments["image_shape"])
-  b = b.conv(divisible(STEM * scale), 3, stride=strides[0]).then(activation)
+  b = b.conv(divisible(STEM), 3, stride=strides[0]).then(activation)
   parts: dict[str, Layer | Block] = {"stem": b.block()}
-  own = block(
-    b.shape, divisible(first * scale), 1, 3, strides[1], "no", activation
-  )
+  own = block(b.shape, divisible(first), 1, 3, strides[1], "no", activation)
   # MobileNetV2's rule: what keeps its shape has a residual.
   links = [
     factorised.fixed("stem", parts["stem"]),
@@ -212,7 +248,7 @@ def _space(arguments, options: Options) -> MobileNetSpace:
   for s, (channels, depth, stride) in enumerate(
     zip(later, arguments["stage_depths"][1:], strides[2:], strict=True)
   ):
-    outputs = tuple(divisible(channels * scale * w / 100) for w in widths)
+    outputs = tuple(divisible(channels, w) for w in widths)
     for r in range(min(depth, arguments["cells"])):
       name, repeated = f"stage_{s + 1}_layer_{r}", r > 0
       optional = repeated and arguments["depth_choice"]
@@ -241,9 +277,10 @@ def _space(arguments, options: Options) -> MobileNetSpace:
         height, width = -(-height // stride), -(-width // stride)
     before, inputs = s, outputs
   rows["width"] = len(later)
+  last = rounded(arguments["head_channels"], arguments["channel_multiple"])
   heads = np.empty(len(inputs), object)
   for i, channels in enumerate(inputs):
-    b = Builder(height, width, channels).conv(arguments["head_channels"])
+    b = Builder(height, width, channels).conv(last)
     b = b.then(activation).then("global_average_pool")
     heads[i] = b.then("linear", arguments["num_classes"]).block()
   parts["head"] = heads[int(np.argmax(inputs))]
@@ -258,6 +295,8 @@ def _space(arguments, options: Options) -> MobileNetSpace:
     for axis, candidates in names.items()
     if len(candidates) > 1 and rows[axis]
   }
+  if not groups:
+    raise ValueError("mobilenet: there is nothing to choose")
   return MobileNetSpace(arguments, groups, parts, places, tuple(links))
 
 
@@ -279,12 +318,13 @@ def mobilenet(
   head_channels: int = 1280,
   activation: str = "relu6",
   shared_kernels: bool = False,
+  channel_multiple: int = 8,
 ) -> MobileNetSpace:
   """The space of factorised inverted residuals.
 
   Args:
-    channels: of the stem before rounding to multiples of 8; the stages scale
-      with it, 32 is MobileNetV2 1.0.
+    channels: of the stem before rounding to `channel_multiple`; the stages
+      scale with it, 32 is MobileNetV2 1.0.
     cells: most layers a stage.
     image_shape: height, width, channels.
     num_classes: classes.
@@ -302,6 +342,8 @@ def mobilenet(
     activation: of what is not searched: relu6, relu or hswish.
     shared_kernels: smaller kernels are the centres of the largest instead of
       having weights of their own.
+    channel_multiple: all channels are multiples of it, as a device's vectors
+      want it; 8 is MobileNetV2's.
 
   Returns:
     The space; its groups are `width`, `depth`, `expansion`, `kernel`,
@@ -312,7 +354,7 @@ def mobilenet(
       fit together, nothing to choose, or an image too small for the strides.
   """
   staged.check_image_shape(image_shape, 1, "mobilenet")
-  if not stage_strides and len(stage_channels) + 1 == len(_STRIDES):
+  if not stage_strides and len(stage_channels) + 1 == len(STRIDES):
     stage_strides = strides_of(image_shape)
   arguments = dict(
     channels=channels,
@@ -331,19 +373,10 @@ def mobilenet(
     head_channels=head_channels,
     activation=activation,
     shared_kernels=bool(shared_kernels),
+    channel_multiple=channel_multiple,
   )
   check(arguments)
   staged.check_image_shape(
     image_shape, int(np.prod(arguments["stage_strides"])), "mobilenet"
   )
-  options = Options(
-    arguments["expansions"],
-    arguments["kernels"],
-    arguments["squeeze_excite"],
-    arguments["activations"],
-    arguments["shared_kernels"],
-  )
-  space = _space(arguments, options)
-  if not space.groups:
-    raise ValueError("mobilenet: there is nothing to choose")
-  return space
+  return assembled(arguments)

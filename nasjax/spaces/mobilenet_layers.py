@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nasjax.layers.blocks import Block, Builder
+from nasjax.spaces.chain import rounded
 from nasjax.spaces.factorised import Link
 
-__all__ = ["AXES", "Layer", "Options", "divisible", "link"]
+__all__ = ["AXES", "Layer", "Options", "link"]
 
 # The choices that shape a layer, in the order of its table's axes.
 AXES = (
@@ -69,15 +70,9 @@ class Layer(NamedTuple):
     return max(self.options.kernels)
 
 
-def divisible(channels: float) -> int:
-  """The nearest multiple of 8, never under 90 % (MobileNetV2's code)."""
-  found = max(8, int(channels + 4) // 8 * 8)
-  return found + 8 if found < 0.9 * channels else found
-
-
 def squeezed(hidden: int) -> int:
   """Units of squeeze-and-excite over channels: a quarter (MobileNetV3)."""
-  return divisible(hidden // 4)
+  return rounded(hidden // 4, 8)
 
 
 @functools.cache

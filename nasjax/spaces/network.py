@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.hardware.workload import output_shape
+from nasjax.layers.auxiliary import AuxiliaryHead
 from nasjax.layers.blocks import Block
 from nasjax.spaces import edge_variables
 from nasjax.spaces.plan import Plan
@@ -26,17 +27,25 @@ class Network(nn.Module):
     choices: by group, the chosen candidate of each edge.
     drop_path: in training an edge that computes something is left out for an
       image with this probability, and scaled by 1 / (1 - drop_path) otherwise
-      (needs an rng of that name); may be traced, 0.0 for none.
+      (needs an rng of that name); may be traced, 0.0 for none. What leaves its
+      input as it is is kept, and so is the only way from a cell's input to its
+      output: of a residual block that is a cell's one edge only what it adds
+      is dropped.
+    auxiliary: whether there is a second classifier, where the plan has a place
+      for one; then its logits are returned too.
   """
 
   space: Any
   choices: Mapping[str, tuple[int, ...]]
   drop_path: Any = 0.0
+  auxiliary: bool = False
 
   @nn.compact
-  def __call__(self, images: Array, train: bool = False) -> Array:
-    """Returns logits f32[B, classes]."""
-    plan = self.space.plan
+  def __call__(self, images: Array, train: bool = False) -> Any:
+    """Returns logits f32[B, classes], two of them with `auxiliary`."""
+    plan, second = self.space.plan, []
+    rate = self.drop_path
+    dropping = not isinstance(rate, float) or rate > 0.0
 
     def run(block, name, x):
       if not block.workloads:
@@ -56,21 +65,31 @@ class Network(nn.Module):
           if block is None:
             return jnp.zeros(output_shape(part.edges[e], x.shape), x.dtype)
           y = run(block, f"{cell}_edge_{e}", x)
-          return self._drop(y) if train and block.workloads else y
+          if not (train and dropping and block.workloads):
+            return y
+          if len(part.edges) > 1:
+            return self._drop(y)
+          if block.workloads[-1].kind == "add" and not block.saved:
+            return x + self._drop(y - x)
+          return y
 
         def link(name, x, part=part, cell=cell, r=r):
           return run(part.link(r, name), part.link_name(cell, r, name), x)
 
         x = plan.cell(x, edge, link)
+      if self.auxiliary and number == plan.auxiliary.stage:
+        head = AuxiliaryHead(
+          self.space.arguments["num_classes"], name="auxiliary"
+        )
+        second.append(head(plan.auxiliary.read(x), train))
       return x
 
-    return plan.trunk(
+    logits = plan.trunk(
       images, lambda name, x: run(plan.fixed[name], name, x), stage
     )
+    return (logits, *second) if self.auxiliary else logits
 
   def _drop(self, y: Array) -> Array:
-    if isinstance(self.drop_path, float) and not self.drop_path:
-      return y
     keep = 1.0 - self.drop_path
     shape = (y.shape[0], 1, 1, 1)
     kept = jax.random.bernoulli(self.make_rng("drop_path"), keep, shape)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nasjax.hardware.workload import SpaceWorkloads, Workload
+from nasjax.layers.barrier import computed_once
 from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import Candidates
 from nasjax.types import Array
@@ -46,6 +47,36 @@ class Uneven(NamedTuple):
     return f"{link}_{self.first + repeat}"
 
 
+class Partial(NamedTuple):
+  """What edges are in a supernet whose operations see few of the channels.
+
+  The first C / `share` channels of what an edge reads go through its
+  candidates, the others pass by (halved by a 2x2 maximum where the edge
+  halves), weighted by the sum of the edge's weights; then the channels of both
+  are shuffled (PC-DARTS, Xu et al. 2020, section 3.2). Unlike the paper's, what
+  passes by is not weighted by `none`: an edge that is none brings nothing.
+
+  Attributes:
+    share: C over the channels that the operations see.
+    edges: the candidates of each edge on so few channels.
+  """
+
+  share: int
+  edges: tuple[Candidates, ...]
+
+
+class Auxiliary(NamedTuple):
+  """Where a second classifier reads while a network is trained.
+
+  Attributes:
+    stage: after this one.
+    read: what the stage gave -> the map f32[B, H, W, C] that it reads.
+  """
+
+  stage: int
+  read: Callable[[Any], Array]
+
+
 class Stage(NamedTuple):
   """`repeats` cells with equal edges on one shape.
 
@@ -58,6 +89,7 @@ class Stage(NamedTuple):
     sources: the node that each edge reads; edges of one node have the same
       candidates, and share what can be computed once. (): not known.
     uneven: where links differ between cells.
+    partial: where the supernet's edges are not the networks'.
   """
 
   repeats: int
@@ -67,6 +99,11 @@ class Stage(NamedTuple):
   group: str = ""
   sources: tuple[int, ...] = ()
   uneven: Uneven | None = None
+  partial: Partial | None = None
+
+  def in_supernet(self) -> Stage:
+    """The stage with the edges that its supernet has."""
+    return self._replace(edges=self.partial.edges) if self.partial else self
 
   def link(self, repeat: int, name: str) -> Block:
     """A cell's link as networks have it."""
@@ -75,6 +112,35 @@ class Stage(NamedTuple):
   def link_name(self, cell: str, repeat: int, name: str) -> str:
     """What a network calls a cell's link."""
     return self.uneven.name(repeat, name) if self.uneven else f"{cell}_{name}"
+
+
+class Dag(NamedTuple):
+  """A cell whose nodes each sum what edges from earlier nodes bring.
+
+  Attributes:
+    inputs: how many nodes come before its own.
+    ends: (from, to) of each edge.
+    enter: (x, link) -> the first nodes, all of one shape.
+    leave: (x, the cell's own nodes) -> its output.
+  """
+
+  inputs: int
+  ends: tuple[tuple[int, int], ...]
+  enter: Callable[..., list[Array]]
+  leave: Callable[[Any, list[Array]], Any]
+
+  @property
+  def nodes(self) -> int:
+    """How many nodes are its own."""
+    return 1 + max(to for _, to in self.ends) - self.inputs
+
+  def __call__(self, x: Any, edge: Callable, link: Callable) -> Any:
+    """Runs the cell, see `Plan.cell`."""
+    found = self.enter(x, link)
+    for node in range(self.inputs, self.inputs + self.nodes):
+      into = [(e, i) for e, (i, to) in enumerate(self.ends) if to == node]
+      found.append(computed_once(sum(edge(e, found[i]) for e, i in into)))
+    return self.leave(x, found[self.inputs :])
 
 
 class Plan(NamedTuple):
@@ -87,11 +153,13 @@ class Plan(NamedTuple):
     trunk: (images, fixed, stage) -> logits, with fixed(name, x) and
       stage(number, x) running the parts.
     cell: (x, edge, link) -> x, with edge(number, x) and link(name, x); x may
-      be several arrays. Where cells repeat, x keeps its shapes.
+      be several arrays. Where cells repeat, x keeps its shapes. A `Dag` whose
+      stages have `sources` compiles sampled paths once for all edges.
     group: the name of the choice group of stages that name none.
     place: (stage, repeat, edge) -> the edge's row in its group; may be the
       same for several where cells share their choices.
     kept: by group, sets of rows of which a fixed number is not `none`.
+    auxiliary: where a second classifier may help training; None: nowhere.
   """
 
   fixed: Mapping[str, Block]
@@ -102,6 +170,7 @@ class Plan(NamedTuple):
   group: str
   place: Callable[[int, int, int], int]
   kept: Mapping[str, Kept] = {}
+  auxiliary: Auxiliary | None = None
 
   def rows(self, stage: int) -> np.ndarray:
     """i32[repeats, edges]: where a stage's choices stand in their group."""

@@ -347,9 +347,12 @@ class LargestCosts(NamedTuple):
   base: dict[str, np.ndarray]  # i32[E]: the smallest choices
   exact: Any  # Architecture -> float, or None: the largest entry is exact
   space: Any
+  terms: products.Terms | None = None  # of combinations of choices: exact
 
   def of(self, choices: Choices) -> np.ndarray:
     """Values f64[...] of choices i32[..., E]."""
+    if self.terms is not None:
+      return self.terms.largest(choices)
     if self.exact is None:
       parts = [
         table[np.arange(len(table)), np.asarray(choices[name])].max(-1)
@@ -395,7 +398,8 @@ def largest_costs(space: Space, metric: Metric) -> LargestCosts:
   start = float(metric.exact(Architecture(space, base)))
   alone = metric.tight and metric.terms is None
   exact = None if alone else metric.exact
-  return LargestCosts(start, tables, base, exact, space)
+  terms = metric.terms if metric.tight else None
+  return LargestCosts(start, tables, base, exact, space, terms)
 
 
 class OtherCosts(NamedTuple):

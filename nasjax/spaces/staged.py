@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nasjax.errors import InputError
 from nasjax.hardware.workload import SpaceWorkloads
 from nasjax.spaces import network, supernet
 from nasjax.spaces.decision import decide
@@ -116,7 +117,17 @@ class StagedSpace:
     return network.Network(self, choices)
 
   def extract(self, variables: Mapping, architecture: Architecture) -> dict:
-    """The supernet's weights as variables of `build(architecture)`."""
+    """The supernet's weights as variables of `build(architecture)`.
+
+    Raises:
+      InputError: the supernet's operations see a part of the channels alone.
+    """
+    if any(stage.partial for stage in self.plan.stages):
+      raise InputError(
+        f"the space {self.name}",
+        "its supernet has partial channels, whose weights are no network's",
+        "train the network from fresh weights",
+      )
     return network.extract(self.plan, variables, architecture)
 
   def workloads(self) -> SpaceWorkloads:

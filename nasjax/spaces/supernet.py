@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nasjax.layers.blocks import Block
-from nasjax.layers.mixed import mixed, run_block, shared
-from nasjax.spaces import edge_variables
+from nasjax.layers import pooling
+from nasjax.layers.blocks import Block, channel_shuffle
+from nasjax.layers.mixed import mixed, run_block, scaled, shared
+from nasjax.spaces import edge_loop, edge_variables
 from nasjax.spaces.plan import Plan, Stage
 from nasjax.types import Array, Key, Sampled
 
@@ -51,7 +53,7 @@ def init(plan: Plan, key: Key) -> dict:
 
   for s, stage in enumerate(plan.stages):
     parts = edge_variables.shapes(
-      stage, lambda block: block_shapes(_without_affine(block))
+      stage.in_supernet(), lambda block: block_shapes(_without_affine(block))
     )
     for name, block in stage.links.items():
       if stage.uneven is None:
@@ -147,7 +149,7 @@ def apply(
     return y
 
   def stage(number, x):
-    name, part = f"stage_{number}", plan.stages[number]
+    name, part = f"stage_{number}", plan.stages[number].in_supernet()
     group, rows = plan.group_of(number), plan.rows(number)
     blocks, links, entries = _links(part, name, variables)
     body = _cell(plan, part, blocks, train)
@@ -193,13 +195,36 @@ def _cell(plan: Plan, part: Stage, links: Mapping[str, Block], train: bool):
 
   def body(x, cell):
     own, weights, paths, own_links = cell
-    read = _by_node if part.sources else _each
-    edge, statistics = read(part, edges, own, weights, paths, train)
     new_links = {}
 
     def link(name, x):
       y, new_links[name] = run_block(links[name], own_links[name], x, train)
       return y
+
+    def one_of(candidates, variables, x, weights, path):
+      new = {}
+
+      def seen(x):
+        y, found = mixed(
+          candidates, variables, x, weights, path, train, in_loop=True
+        )
+        new.update(found)
+        return y
+
+      return _partly(seen, part, candidates, weights, x), new
+
+    if paths is not None and edge_loop.can_run(part, plan.cell):
+      dag, first = plan.cell, plan.cell.enter(x, link)
+      nodes, new = edge_loop.run(
+        part, dag, edges, own, weights, paths, first, one_of
+      )
+      x = dag.leave(x, nodes)
+      return x, ({**own["batch_stats"], **new}, new_links)
+    read = _by_node if part.sources else _each
+    whole, statistics = read(part, edges, own, weights, paths, train)
+
+    def edge(e, x):
+      return _partly(partial(whole, e), part, edges[e], weights[e], x)
 
     x = plan.cell(x, edge, link)
     return x, ({**own["batch_stats"], **statistics()}, new_links)
@@ -223,6 +248,33 @@ def _each(part, edges, own, weights, paths, train):
     return y
 
   return edge, lambda: new
+
+
+def _partly(run, part: Stage, candidates, weights: Array, x: Array) -> Array:
+  """What an edge makes of all channels that sees a part of them.
+
+  Args:
+    run: f32[B, H, W, C'] -> f32[B, H', W', C'], its candidates.
+    part: the edge's stage.
+    candidates: of the edge.
+    weights: f32[K], of the edge.
+    x: f32[B, H, W, C].
+
+  Returns:
+    f32[B, H', W', C].
+  """
+  if not part.partial:
+    return run(x)
+  seen, passed = jnp.split(x, [x.shape[-1] // part.partial.share], axis=-1)
+  y = run(seen)
+  if y.shape[1:3] != x.shape[1:3]:
+    odd = [(0, n % 2) for n in x.shape[1:3]]
+    passed = jnp.pad(passed, [(0, 0), *odd, (0, 0)], mode="edge")
+    passed = pooling.max_pool(passed, 2, 2)
+  brings = np.flatnonzero([block is not None for block in candidates.values()])
+  passed = scaled(weights[brings].sum(), passed)
+  together = jnp.concatenate([y, passed], axis=-1)
+  return channel_shuffle(together, part.partial.share)
 
 
 def _by_node(part, edges, own, weights, paths, train):

@@ -1,0 +1,39 @@
+"""Whether a gradient search is collapsing to skips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["led_by_skips"]
+
+
+def led_by_skips(
+  space: Any, weights: Mapping[str, np.ndarray], *, lead: float = 1.2
+) -> float:
+  """The share of edges that skips lead, for a search that stops early.
+
+  DARTS+ (Liang et al. 2019) stops as skips take over. Logits begin as noise,
+  in which skips are first by chance on many edges: they lead where their weight
+  is `lead` times the best other candidate's.
+
+  Args:
+    space: the space.
+    weights: expected ones, f[E, K] a group.
+    lead: 1 or more.
+
+  Returns:
+    0..1; edges that must skip do not count.
+  """
+  led = edges = 0
+  for name, rows in weights.items():
+    skips = np.asarray(space.skips[name])
+    rows, mask = np.asarray(rows), np.asarray(space.masks[name])
+    best = np.where(skips & mask, rows, 0.0).max(-1)
+    other = np.where(~skips & mask, rows, 0.0).max(-1)
+    free = (~skips & mask).any(-1)
+    led += int((free & (best > lead * other)).sum())
+    edges += int(free.sum())
+  return led / max(edges, 1)
