@@ -88,6 +88,7 @@ def goes_on(finished, tmp_path):
     assert again.digest == digest.digest
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_every_generation_to_the_same_bits(finished, tmp_path):
   goes_on(finished, tmp_path)
 
@@ -213,6 +214,7 @@ def test_stages_evaluate_what_predictors_choose(staged):
   assert not all(float(r["params"]) <= 2000 for r in found[:20])
 
 
+@pytest.mark.slow
 def test_stages_go_on_to_the_same_bits(staged, tmp_path):
   goes_on(staged, tmp_path)
 
