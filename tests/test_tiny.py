@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import test_mobilenet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_mobilenet import drawn, module_parameters, same, uniform
@@ -25,18 +26,11 @@ from nasjax.spaces.tiny import WIDTHS, resolutions, shrink
 from nasjax.types import Sampled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-SMALL = dict(
-  width=50,
-  image_shape=(8, 8, 1),
-  num_classes=3,
-  expansions=(2, 3),
-  kernels=(3, 5),
-  stage_channels=(16, 24, 32),
-  stage_depths=(1, 2, 1),
-  stage_strides=(1, 1, 1, 2),
-  head_channels=16,
-  channel_multiple=4,
-)
+SMALL = dict(width=50, channel_multiple=4) | {
+  name: value
+  for name, value in test_mobilenet.SMALL.items()
+  if name != "channels"
+}
 MCU = "stm32f746"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from nasjax.cli import low_bits
 from nasjax.cli.flags import add_flags as add_flags
 from nasjax.cli.flags import convert as convert
 from nasjax.cli.flags import flag as flag
@@ -307,25 +308,9 @@ class SearchConfig:
     "type of the network's values while searching: float32, bfloat16",
     choices=("float32", "bfloat16"),
   )
-  quantize_bits: int | None = option(
-    None,
-    "weights are rounded to so many bits in each forward pass, straight through"
-    " in its gradient; default: not",
-    low=2,
-    high=16,
-  )
-  quantize_scale: str = option(
-    "channel",
-    "what shares a step of the quantiser: channel, tensor",
-    choices=("channel", "tensor"),
-  )
-  asymmetry_penalty: float = option(
-    0.0,
-    "of weights, coefficient in their loss: symmetric quantisers waste what a"
-    " channel's range lacks on one side",
-    low=0,
-    high=1e6,
-  )
+  quantize_bits: int | None = low_bits.quantize_bits()
+  quantize_scale: str = low_bits.quantize_scale()
+  asymmetry_penalty: float = low_bits.asymmetry_penalty()
   checkpoint_minutes: float = option(
     5.0, "longest time between checkpoints; each epoch ends with one", low=0
   )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from nasjax.cli import low_bits
 from nasjax.cli.config import MAX_SEED, option
 
 
@@ -34,25 +35,9 @@ class RetrainConfig:
     "augmentation: auto (suits the data), none, or a list of flip, crop,"
     " cutout",
   )
-  quantize_bits: int | None = option(
-    None,
-    "weights are rounded to so many bits in each forward pass, straight through"
-    " in its gradient; default: not",
-    low=2,
-    high=16,
-  )
-  quantize_scale: str = option(
-    "channel",
-    "what shares a step of the quantiser: channel, tensor",
-    choices=("channel", "tensor"),
-  )
-  asymmetry_penalty: float = option(
-    0.0,
-    "of weights, coefficient in their loss: symmetric quantisers waste what a"
-    " channel's range lacks on one side",
-    low=0,
-    high=1e6,
-  )
+  quantize_bits: int | None = low_bits.quantize_bits()
+  quantize_scale: str = low_bits.quantize_scale()
+  asymmetry_penalty: float = low_bits.asymmetry_penalty()
   inherit: bool = option(
     False, "start from the supernet's weights instead of fresh ones"
   )
