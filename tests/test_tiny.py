@@ -26,11 +26,8 @@ from nasjax.spaces.tiny import WIDTHS, resolutions, shrink
 from nasjax.types import Sampled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-SMALL = dict(width=50, channel_multiple=4) | {
-  name: value
-  for name, value in test_mobilenet.SMALL.items()
-  if name != "channels"
-}
+_SHARED = {n: v for n, v in test_mobilenet.SMALL.items() if n != "channels"}
+SMALL = dict(width=50, channel_multiple=4) | _SHARED
 MCU = "stm32f746"
 
 
