@@ -8,6 +8,9 @@ CIFAR-10 of NAS-Bench-201, 360 evaluations of which 150 are random, seeds 0 to
     latency fpga                    .99868   .99604
     latency gold_6226               .99804   .99576
     latency raspi4, energy fpga     .99662   .99582
+
+These were run before evolution drew its bits by `search.draws`, which changes
+every seed's course; they were not run anew.
 """
 
 from __future__ import annotations
