@@ -220,6 +220,21 @@ def test_the_best_that_costs_more_than_all_known_is_chosen():
   assert chosen.tolist() == [1]
 
 
+def test_networks_that_cost_nothing_spoil_no_others_prediction():
+  rng = np.random.default_rng(0)
+  choices = {"layers": np.array(list(itertools.product(range(4), repeat=4)))}
+  picked = choices["layers"]
+  costs = 1.0 + _COST[np.arange(EDGES), picked].sum(-1)
+  nothing = (picked[:, 0] == 0) & (picked[:, 1] == picked[:, 2])
+  told = np.where(nothing, 1e-3, costs * rng.normal(1.0, 0.05, len(costs)))
+  made = surrogates.surrogate(GROUPS, ("cost",), choices)
+  some, rest = np.split(rng.permutation(len(costs)), [100])
+  state = made.fit({"layers": picked[some]}, told[some][:, None], np.zeros(100))
+  off = np.abs(made.predict(state, choices).mean[:, 0] / costs - 1.0)
+  assert nothing[some].any()
+  assert np.median(off[rest[~nothing[rest]]]) < 0.03
+
+
 def test_weights_of_genes_are_those_of_their_choices():
   weights = genetics.to_weights(MASKS, genetics.one_hot(ALL, COUNTS))["layers"]
   choices = genetics.to_choices(MASKS, ALL)["layers"]
