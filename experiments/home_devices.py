@@ -39,11 +39,12 @@ import json
 import numpy as np
 
 from experiments import small_fashion
-from nasjax import hardware
+from nasjax import constraints, hardware
 from nasjax.search import ranking
 from nasjax.spaces import space as space_tools
 
 EXPONENT = -0.07
+PENALTIES = ("equality", "augmented_lagrangian")
 
 
 def reward(accuracy: float, of_limit: float) -> float:
@@ -86,7 +87,8 @@ def main():
   parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
   parser.add_argument("--devices", nargs="+", default=["stm32f746", "mali-g76"])
   parser.add_argument("--percentile", type=float, default=30.0)
-  parser.add_argument("--coefficient", type=float, default=0.3)
+  parser.add_argument("--penalty", choices=PENALTIES, default="equality")
+  parser.add_argument("--coefficient", type=float, default=0.0)
   parser.add_argument("--steps", type=int, default=1500, help="trained alone")
   parser.add_argument("--repeats", type=int, default=2, help="trained alone")
   parser.add_argument(
@@ -94,7 +96,7 @@ def main():
   )
   parser.add_argument("--json", action="store_true")
   found = parser.parse_args()
-  made = small_fashion.setup()
+  made = small_fashion.setup(getattr(constraints, found.penalty)())
   if found.ranks:
     for name, row in ranks(made.space, made.random).items():
       print(f"{name:18s}", *(f"{v:5.2f}" for v in row.values()), flush=True)
