@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from nasjax.hardware.workload import Workload
 from nasjax.layers import convolution, normalization, pooling
+from nasjax.layers.barrier import computed_once
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
 PLATFORM_BLOCKS = (
@@ -124,7 +125,10 @@ class Block(nn.Module):
       elif work.kind == "multiply":
         x = x * other
       elif work.kind == "concat":
-        x = jnp.concatenate([other, x], axis=-1)
+        # Fused into what reads it, a concatenation is slow on CPU: it asks for
+        # each element which part it is of.
+        parts = [computed_once(part) for part in (other, x)]
+        x = computed_once(jnp.concatenate(parts, axis=-1))
       elif work.kind == "subsample":
         x = subsample(x)
       elif work.kind == "channel_shuffle":
