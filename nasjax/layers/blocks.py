@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers import convolution, normalization, pooling
+from nasjax.layers import activations, convolution, normalization, pooling
 from nasjax.layers.barrier import computed_once
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
@@ -25,12 +25,12 @@ PLATFORM_BLOCKS = (
 
 
 def _hsigmoid(x):
-  return jax.nn.relu6(x + 3.0) / 6.0
+  return activations.relu6(x + 3.0) / 6.0
 
 
 POINTWISE = {
-  "relu": jax.nn.relu,
-  "relu6": jax.nn.relu6,
+  "relu": activations.relu,
+  "relu6": activations.relu6,
   "hswish": lambda x: x * _hsigmoid(x),
   "hsigmoid": _hsigmoid,
 }
