@@ -116,7 +116,7 @@ def test_archive_finds_what_a_set_finds():
   rng = np.random.default_rng(0)
   counts = np.array([3] * 40 + [200])  # several words
   few = rng.integers(counts, size=(60, len(counts)))
-  archive = archives.empty(counts, 2, 50, 16)
+  archive = archives.empty(counts, 2, 50)
   first_seen = jax.jit(lambda a, g: archives.first_seen(a, g, counts))
   add = jax.jit(lambda a, g, v: archives.add(a, g, v, jnp.zeros(16), counts))
   known, stored = set(), 0
@@ -145,12 +145,6 @@ def test_archive_finds_what_a_set_finds():
     if stored == 50:
       break
   assert stored == 50
-
-
-def test_archive_refuses_a_batch_that_it_has_no_room_to_look_up():
-  archive = archives.empty(COUNTS, 2, 4, 2)
-  with pytest.raises(ValueError, match="batch=600"):
-    archives.first_seen(archive, jnp.zeros((600, 6), jnp.int32), COUNTS)
 
 
 def _table(seed=0, objectives=2):

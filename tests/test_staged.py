@@ -31,8 +31,8 @@ def fit(genes, values, violations):
 
 
 @functools.lru_cache
-def search(samples, capacity, batch):
-  made = staged.staged(
+def made(samples, capacity, batch):
+  return staged.staged(
     COUNTS,
     fit,
     objectives=2,
@@ -43,13 +43,17 @@ def search(samples, capacity, batch):
     kept=40,
     generations=3,
   )
-  state, asked = made.init(jax.random.key(0)), []
+
+
+def search(*sizes, seed=0):
+  evolution = made(*sizes)
+  state, asked = evolution.init(jax.random.key(seed)), []
   for _ in range(20):
-    points, state = made.ask(state)
+    points, state = evolution.ask(state)
     if not len(points):
       return asked
     asked.append(np.asarray(points))
-    state = made.tell(state, points, objectives(asked[-1]))
+    state = evolution.tell(state, points, objectives(asked[-1]))
   raise AssertionError("it does not end")
 
 
@@ -70,10 +74,15 @@ def test_true_predictors_lead_to_the_whole_front():
   truth = objectives(every)
   reference = truth.max(0)
   volume = pareto.hypervolume(truth, reference)
-  asked = objectives(np.concatenate(search(20, 50, 15)))
-  chance = np.random.default_rng(0).choice(truth, 50, replace=False)
-  assert pareto.hypervolume(asked, reference) >= 0.98 * volume
-  assert pareto.hypervolume(chance, reference) < 0.9 * volume
+  found, chance = [], []
+  # One seed in six misses it with predictors as true.
+  for seed in range(8):
+    asked = objectives(np.concatenate(search(20, 50, 15, seed=seed)))
+    drawn = np.random.default_rng(seed).choice(truth, 50, replace=False)
+    found.append(pareto.hypervolume(asked, reference))
+    chance.append(pareto.hypervolume(drawn, reference))
+  assert np.mean(found) >= 0.98 * volume
+  assert np.mean(chance) < 0.9 * volume
 
 
 def test_arguments_out_of_range_are_refused():

@@ -78,13 +78,20 @@ def told(archive):
   return genes
 
 
-def check_volume(genes):
-  """60 of 192: the front but for points of next to no volume."""
-  found = volume(*evaluate(genes))
-  assert found > 0.998 * volume(VALUES, OVER)
+def check_volume(evolution, archive):
+  """60 of 192: the front but for points of next to no volume.
+
+  In the median of seeds: one in three to five misses a point of the hybrid's.
+  """
+  found = []
+  for seed in range(7):
+    last = run(evolution, 60, archive=archive, seed=seed)[-1]
+    found.append(volume(*evaluate(told(archive(last)))))
+  assert np.median(found) > 0.998 * volume(VALUES, OVER)
   rng = np.random.default_rng(0)
   for _ in range(10):
-    assert volume(*evaluate(ALL[rng.permutation(len(ALL))[:60]])) < found
+    drawn = ALL[rng.permutation(len(ALL))[:60]]
+    assert volume(*evaluate(drawn)) < min(found)
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +134,16 @@ def same(one, other):
 
 def test_hybrid_finds_the_front_of_a_toy_and_resumes(made_hybrid):
   states = run(made_hybrid, 60, archive=of_hybrid)
-  genes = told(of_hybrid(states[-1]))
-  assert len(genes) == 60
-  check_volume(genes)
+  assert len(told(of_hybrid(states[-1]))) == 60
+  check_volume(made_hybrid, of_hybrid)
   again = run(made_hybrid, 60, states[2], of_hybrid)
   same(states[-1], again[-1])
 
 
 def test_staged_finds_the_front_of_a_toy_and_resumes(made_staged):
   states = run(made_staged, 60, archive=of_staged)
-  genes = told(of_staged(states[-1]))
-  assert len(genes) == 60
-  check_volume(genes)
+  assert len(told(of_staged(states[-1]))) == 60
+  check_volume(made_staged, of_staged)
   again = run(made_staged, 60, states[1], of_staged)
   same(states[-1], again[-1])
   # Nothing is asked past the capacity.

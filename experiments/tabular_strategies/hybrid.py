@@ -12,6 +12,9 @@ CIFAR-10 of NAS-Bench-201, 50 x 30, seeds 0 to 9, means:
     latency gold_6226               .99988       .99965          9 of 10
     latency raspi4, energy fpga     .99896       .99898          7 of 10
 
+These were run before evolution drew its bits by `search.draws`, which changes
+every seed's course; they were not run anew.
+
 What it misses are networks that were lucky in one measurement, which no
 predictor foresees.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import chex
@@ -13,6 +14,7 @@ from jax import lax
 from nasjax.types import Array
 
 _COUNTED = 512  # points up to which an order is counted
+_LAST = np.int32(2**31 - 1)  # a rank after all others
 
 
 def _comparable(objectives: Array) -> Array:
@@ -37,22 +39,62 @@ def dominates(a: Array, b: Array) -> Array:
   return (a <= b).all(-1) & (a < b).any(-1)
 
 
+def _counted_places(keys: Sequence[Array]) -> Array:
+  """i32[..., N]: how many stand before each, of equal ones the earlier first.
+
+  Keys [..., N], the most significant first. All pairs, in steps of vector work.
+  """
+  shape = jnp.broadcast_shapes(*(k.shape for k in keys))
+  size = shape[-1]
+  places = jnp.zeros(shape, jnp.int32)
+  if not size:
+    return places
+  index = jnp.arange(size, dtype=jnp.int32)
+  index = index.reshape((1,) * (len(shape) - 1) + (size,))
+  unrolled = next(u for u in (8, 4, 2, 1) if size % u == 0)
+
+  def count(step, places):
+    start = step * unrolled
+    rows = [lax.dynamic_slice_in_dim(k, start, unrolled, axis=-1) for k in keys]
+    for turn in range(unrolled):
+      before = start + turn < index
+      for row, key in zip(reversed(rows), reversed(keys), strict=True):
+        own = row[..., turn : turn + 1]
+        before = (own < key) | ((own == key) & before)
+      places = places + before
+    return places
+
+  return lax.fori_loop(0, size // unrolled, count, places)
+
+
+def _inverse(places: Array) -> Array:
+  """Who stands at each place: i32[..., N] of permutations i32[..., N]."""
+  size = places.shape[-1]
+  flat = places.reshape(math.prod(places.shape[:-1]), size)
+  index = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), flat.shape)
+  row = jnp.arange(len(flat), dtype=jnp.int32)[:, None]
+  found = jnp.zeros_like(flat).at[row, flat].set(index, unique_indices=True)
+  return found.reshape(places.shape)
+
+
+def _places(keys: Sequence[Array]) -> tuple[Array, Array]:
+  """(place of each, who stands at each) i32[..., N] in the order of keys."""
+  shape = jnp.broadcast_shapes(*(k.shape for k in keys))
+  if shape[-1] <= _COUNTED:
+    places = _counted_places(keys)
+    return places, _inverse(places)
+  keys = [jnp.broadcast_to(k, shape) for k in keys]
+  order = jnp.lexsort(keys[::-1], axis=-1).astype(jnp.int32)
+  return _inverse(order), order
+
+
 def lexical_order(keys: Sequence[Array]) -> Array:
   """i32[N]: `jnp.lexsort` of keys [N], the most significant first.
 
   XLA's sort of several keys on a CPU calls a comparator; up to some hundred
   points it is faster to count how many stand before each.
   """
-  (size,) = keys[0].shape
-  if size > _COUNTED:
-    return jnp.lexsort(keys[::-1])
-  index = jnp.arange(size, dtype=jnp.int32)
-  before = index[:, None] < index[None]  # of equal ones the earlier comes first
-  for key in reversed(keys):
-    a, b = key[:, None], key[None]
-    before = (a < b) | ((a == b) & before)
-  place = before.sum(0, dtype=jnp.int32)
-  return jnp.zeros(size, jnp.int32).at[place].set(index)
+  return _places(keys)[1]
 
 
 def _lexical(points: Array) -> Array:
@@ -102,6 +144,74 @@ def non_dominated_sort(
   return jnp.where(feasible, rank, behind)
 
 
+def dominators(objectives: Array) -> Array:
+  """Who dominates whom, a bit each.
+
+  Args:
+    objectives: f32[N, M] without NaN.
+
+  Returns:
+    u32[W, N], W = N / 32 rounded up: bit b of word [w, i] says whether point
+    32 w + b dominates point i.
+  """
+  size, count = objectives.shape
+  words = -(-size // 32)
+  columns = objectives.T[:, None]
+  # Points that fill the last word dominate none.
+  more = ((0, 0), (0, 32 * words - size))
+  padded = jnp.pad(objectives.T, more, constant_values=jnp.inf)
+  padded = padded.reshape(count, words, 32)
+
+  def look(bit, found):
+    other = lax.dynamic_slice_in_dim(padded, bit, 1, axis=2)
+    worse, better = False, False
+    for one, own in zip(other, columns, strict=True):
+      worse, better = worse | (one > own), better | (one < own)
+    better = better & ~worse
+    return found | (better.astype(jnp.uint32) << bit.astype(jnp.uint32))
+
+  found = jnp.zeros((words, size), jnp.uint32)
+  return lax.fori_loop(0, 32, look, found)
+
+
+def packed(mask: Array) -> Array:
+  """u32[W] of a mask bool[N], as the words of `dominators`."""
+  words = -(-mask.shape[0] // 32)
+  mask = jnp.pad(mask, (0, 32 * words - mask.shape[0])).reshape(words, 32)
+  bit = jnp.arange(32, dtype=jnp.uint32)
+  return (mask.astype(jnp.uint32) << bit[None]).sum(-1, dtype=jnp.uint32)
+
+
+def first_fronts(objectives: Array, taking: Array, enough: int) -> Array:
+  """Ranks of the best points, until enough have one.
+
+  One front after the other is peeled off: a few operations on one bit for each
+  pair, of which a search that keeps half of its points needs few.
+
+  Args:
+    objectives: f32[N, M] without NaN.
+    taking: bool[N]: the others dominate none and get no rank.
+    enough: how many ranks are wanted.
+
+  Returns:
+    i32[N]: ranks of all fronts up to the one that makes it enough; N past it.
+  """
+  size = objectives.shape[0]
+  above = dominators(objectives)
+
+  def peel(carry):
+    ranks, open_, turn = carry
+    behind = open_ & ((above & packed(open_)[:, None]) != 0).any(0)
+    return jnp.where(open_ & ~behind, turn, ranks), behind, turn + 1
+
+  def wanting(carry):
+    ranks, open_, _ = carry
+    return open_.any() & ((ranks < size).sum() < enough)
+
+  ranks = jnp.full(size, size, jnp.int32)
+  return lax.while_loop(wanting, peel, (ranks, taking, jnp.int32(0)))[0]
+
+
 def _ranks(points: Array) -> Array:
   order = _lexical(points)
   columns = points[order].T
@@ -146,28 +256,36 @@ def crowding_distance(objectives: Array, ranks: Array | None = None) -> Array:
   size, count = points.shape
   ranks = jnp.zeros(size, jnp.int32) if ranks is None else jnp.asarray(ranks)
   chex.assert_shape(ranks, (size,))
+  if not size:
+    return jnp.zeros(0, points.dtype)
   finite = jnp.isfinite(points).all(-1)
-  ranks = jnp.where(finite, ranks, size)
-  points = jnp.where(finite[:, None], points, 0.0)
+  ranks = jnp.where(finite, ranks, _LAST)
+  values = jnp.where(finite[:, None], points, 0.0).T
+  places, order = _places([ranks[None], values])
+  # Each front stands together: where it begins and ends.
+  rank = ranks[order[0]]
+  index = jnp.arange(size, dtype=jnp.int32)
+  new = jnp.concatenate([jnp.ones(1, bool), rank[1:] != rank[:-1]])
+  first = lax.cummax(jnp.where(new, index, 0))[places[0]]
+  new = jnp.concatenate([new[1:], jnp.ones(1, bool)])
+  last = lax.cummin(jnp.where(new, index, size), reverse=True)[places[0]]
+  row = jnp.arange(count)[:, None]
+  ordered = values[row, order]
 
-  def along(values):
-    order = lexical_order([ranks, values])
-    value, rank = values[order], ranks[order]
-    same = rank[1:] == rank[:-1]
-    gap = jnp.where(same, value[1:] - value[:-1], jnp.inf)
-    end = jnp.full(1, jnp.inf, gap.dtype)
-    low = jax.ops.segment_min(value, rank, size + 1, indices_are_sorted=True)
-    high = jax.ops.segment_max(value, rank, size + 1, indices_are_sorted=True)
-    span = (high - low)[rank]
-    before = jnp.concatenate([end, gap]) / jnp.where(span > 0, span, 1.0)
-    after = jnp.concatenate([gap, end]) / jnp.where(span > 0, span, 1.0)
-    room = jnp.where(span > 0, before + after, 0.0)
-    return jnp.zeros_like(room).at[order].set(room)
+  def at(place):
+    return ordered[row, place]
 
-  room = jax.vmap(along, in_axes=1)(points).sum(0) / count
-  ones = jnp.ones(size, jnp.int32)
-  few = jax.ops.segment_sum(ones, ranks, size + 1)[ranks] <= 2
-  return jnp.where(finite, jnp.where(few, jnp.inf, room), 0.0)
+  span = at(last[None]) - at(first[None])
+  width = jnp.where(span > 0, span, 1.0)
+  before = jnp.where(
+    places > first[None], (values - at(places - 1)) / width, jnp.inf
+  )
+  after = jnp.where(
+    places < last[None], (at(places + 1) - values) / width, jnp.inf
+  )
+  room = jnp.where(span > 0, before + after, 0.0).sum(0) / count
+  room = jnp.where(last - first < 2, jnp.inf, room)
+  return jnp.where(finite, room, 0.0)
 
 
 @jax.jit

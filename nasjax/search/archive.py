@@ -7,7 +7,7 @@ there are. Genes are compared exactly, as words in mixed radix.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax.numpy as jnp
@@ -32,21 +32,18 @@ class Archive(NamedTuple):
   slots: Array  # i32[T], T a power of two: points by hash, _FREE where none is
 
 
-def empty(
-  counts: np.ndarray, objectives: int, capacity: int, batch: int
-) -> Archive:
+def empty(counts: np.ndarray, objectives: int, capacity: int) -> Archive:
   """An archive without points.
 
   Args:
     counts: i32[G], the cardinalities of the genes.
     objectives: M.
     capacity: A, the most points that it takes.
-    batch: the most points that are looked up or added at once.
 
   Returns:
     The archive.
   """
-  slots = 1 << int(2 * (capacity + batch) - 1).bit_length()
+  slots = 1 << int(2 * capacity - 1).bit_length()
   return Archive(
     jnp.zeros((capacity, len(counts)), jnp.int32),
     jnp.full((capacity, objectives), jnp.inf, jnp.float32),
@@ -91,48 +88,71 @@ def _hash(words: Array) -> Array:
   return mixed
 
 
-def _place(archive: Archive, words: Array) -> tuple[Array, Array]:
-  """(slot i32[N], new bool[N]) of each of a batch.
+def _at(start: Array, turn: Array, slots: Array) -> Array:
+  """The slots i32[N] that are looked at in a turn, T of them a power of two."""
+  # Triangular steps visit every slot of a power of two.
+  step = (turn * (turn + 1) // 2).astype(jnp.uint32)
+  return ((start + step) & np.uint32(slots.shape[0] - 1)).astype(jnp.int32)
 
-  All look for their slot at once. Where several meet at a free one the first
-  of the batch takes it; the others see whether it holds their genes and go on
-  if not.
-  """
-  capacity, size = archive.genes.shape[0], words.shape[0]
-  number = archive.slots.shape[0]
-  if capacity + size > number:
-    raise ValueError(
-      f"a batch of {size} is too large for this archive; make it with batch="
-      f"{size}"
-    )
-  index = jnp.arange(size, dtype=jnp.int32)
-  known = jnp.concatenate([archive.words, words])
-  start = _hash(words)
+
+def _known(archive: Archive, words: Array, start: Array) -> Array:
+  """bool[N]: which words u32[N, W] the archive holds; start is their hash."""
 
   def look(carry):
-    slots, slot, new, open_, turn = carry
-    # Triangular steps visit every slot of a power of two.
-    step = (turn * (turn + 1) // 2).astype(jnp.uint32)
-    at = ((start + step) & np.uint32(number - 1)).astype(jnp.int32)
-    free = open_ & (slots[at] == _FREE)
-    claimed = jnp.where(free, at, number)
-    slots = slots.at[claimed].min(capacity + index, mode="drop")
-    holder = slots[at]
-    own = holder == capacity + index
-    same = (known[holder] == words).all(-1)
-    slot = jnp.where(open_, at, slot)
-    new = jnp.where(open_, own, new)
-    return slots, slot, new, open_ & ~own & ~same, turn + 1
+    known, open_, turn = carry
+    holder = archive.slots[_at(start, turn, archive.slots)]
+    same = (archive.words[holder] == words).all(-1) & (holder != _FREE)
+    known = known | (open_ & same)
+    return known, open_ & ~same & (holder != _FREE), turn + 1
 
-  carry = (
-    archive.slots,
-    jnp.zeros(size, jnp.int32),
-    jnp.zeros(size, bool),
-    jnp.ones(size, bool),
-    jnp.int32(0),
-  )
-  _, slot, new, _, _ = lax.while_loop(lambda c: c[3].any(), look, carry)
-  return slot, new
+  none = jnp.zeros(start.shape, bool)
+  carry = (none, ~none, jnp.int32(0))
+  return lax.while_loop(lambda c: c[1].any(), look, carry)[0]
+
+
+def _claim(slots: Array, start: Array, mine: Array, open_: Array, same: Any):
+  """Points take slots, all at once, turn after turn.
+
+  Where several meet at a free one that with the smallest number takes it; the
+  others go on, unless `same` says that they need not.
+
+  Args:
+    slots: i32[T], changed.
+    start: u32[N], the hashes.
+    mine: i32[N], the number that each puts into its slot.
+    open_: bool[N], which look for one.
+    same: holders i32[N] -> bool[N], who stops without a slot; or None.
+
+  Returns:
+    (slots, bool[N]: who took one).
+  """
+  size = slots.shape[0]
+
+  def look(carry):
+    slots, took, open_, turn = carry
+    at = _at(start, turn, slots)
+    free = open_ & (slots[at] == _FREE)
+    slots = slots.at[jnp.where(free, at, size)].min(mine, mode="drop")
+    holder = slots[at]
+    own = open_ & (holder == mine)
+    done = own if same is None else own | same(holder)
+    return slots, took | own, open_ & ~done, turn + 1
+
+  carry = (slots, jnp.zeros(start.shape, bool), open_, jnp.int32(0))
+  return lax.while_loop(lambda c: c[2].any(), look, carry)[:2]
+
+
+def _first_of_batch(words: Array, start: Array, open_: Array) -> Array:
+  """bool[N]: of `open_` words u32[N, W] those that no earlier one equals."""
+  size = words.shape[0]
+  index = jnp.arange(size, dtype=jnp.int32)
+  # A table of its own: claims in that of the archive would cost a copy of it.
+  slots = jnp.full(1 << int(4 * size - 1).bit_length(), _FREE, jnp.int32)
+
+  def same(holder):
+    return (words[jnp.minimum(holder, size - 1)] == words).all(-1)
+
+  return _claim(slots, start, index, open_, same)[1]
 
 
 def first_seen(archive: Archive, genes: Array, counts: np.ndarray) -> Array:
@@ -146,7 +166,13 @@ def first_seen(archive: Archive, genes: Array, counts: np.ndarray) -> Array:
   Returns:
     bool[N].
   """
-  return _place(archive, _pack(genes, counts))[1]
+  return _new(archive, _pack(genes, counts))[0]
+
+
+def _new(archive, words):
+  """(bool[N] of `first_seen`, u32[N] their hashes)."""
+  start = _hash(words)
+  return _first_of_batch(words, start, ~_known(archive, words, start)), start
 
 
 def add(
@@ -172,19 +198,16 @@ def add(
   chex.assert_shape(objectives, (genes.shape[0], archive.objectives.shape[1]))
   chex.assert_shape(violations, genes.shape[:1])
   words = _pack(genes, counts)
-  slot, new = _place(archive, words)
+  new, start = _new(archive, words)
   index = archive.size + jnp.cumsum(new.astype(jnp.int32)) - 1
-  # Those without room leave no trace; what was looked up past their slots may
-  # then not be found, in an archive that takes no more anyway.
   new = new & (index < capacity)
   index = jnp.where(new, index, capacity)
-  free = jnp.where(new, slot, archive.slots.shape[0])
   made = Archive(
     archive.genes.at[index].set(genes, mode="drop"),
     archive.objectives.at[index].set(objectives, mode="drop"),
     archive.violations.at[index].set(violations, mode="drop"),
     archive.size + new.sum(dtype=jnp.int32),
     archive.words.at[index].set(words, mode="drop"),
-    archive.slots.at[free].set(index, mode="drop"),
+    _claim(archive.slots, start, index, new, None)[0],
   )
   return made, index

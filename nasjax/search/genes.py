@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.search import draws
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Choices, Masks, Sampled
 
@@ -21,6 +22,7 @@ __all__ = [
   "from_choices",
   "kinds",
   "mutated",
+  "mutated_by",
   "one_hot",
   "one_path",
   "random",
@@ -149,7 +151,7 @@ def one_path(masks: Masks, choices: Choices) -> Sampled:
 def random(key: jax.Array, counts: np.ndarray, size: int) -> Array:
   """Uniform genes i32[size, G]."""
   counts = jnp.asarray(counts, jnp.int32)
-  return jax.random.randint(key, (size, len(counts)), 0, counts[None])
+  return draws.below(draws.bits(key, (size, len(counts))), counts[None])
 
 
 def mutated(
@@ -166,11 +168,19 @@ def mutated(
   Returns:
     i32[N, G]. Genes of one value stay.
   """
+  return mutated_by(draws.bits(key, genes.shape), genes, counts, rate)
+
+
+def mutated_by(
+  words: Array, genes: Array, counts: np.ndarray, rate: float
+) -> Array:
+  """The same with u32[N, G] of `draws.bits` in place of a key."""
   others = jnp.asarray(counts, jnp.int32)[None] - 1
   # One draw for both: below the rate it is uniform once more.
-  drawn = jax.random.uniform(key, genes.shape)
+  drawn = draws.uniform(words)
   step = (drawn / max(rate, 1e-30) * others).astype(jnp.int32)
   # Any step of 1 .. count - 1 leads to another value.
   step = 1 + jnp.clip(step, 0, jnp.maximum(others - 1, 0))
-  changed = (genes + step) % (others + 1)
+  changed = genes + step
+  changed = jnp.where(changed > others, changed - others - 1, changed)
   return jnp.where(drawn < rate, changed, genes)

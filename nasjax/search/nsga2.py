@@ -16,6 +16,7 @@ new to the archive of everything told, as long as it finds anything new.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ import numpy as np
 from jax import lax
 
 from nasjax.pareto import crowding_distance, non_dominated_sort
-from nasjax.pareto.dominance import lexical_order
+from nasjax.pareto.dominance import first_fronts, lexical_order
 from nasjax.search import archive as archives
+from nasjax.search import draws
 from nasjax.search import genes as genetics
 from nasjax.types import Array, Evolution, Key
 
@@ -69,7 +71,11 @@ Evaluate = Callable[[Array], tuple[Array, Array]]
 
 
 def survivors(
-  key: Key, objectives: Array, violations: Array, alive: Array
+  key: Key,
+  objectives: Array,
+  violations: Array,
+  alive: Array,
+  keep: int | None = None,
 ) -> Array:
   """The order of survival: by rank, then by crowding, the best first.
 
@@ -78,29 +84,37 @@ def survivors(
     objectives: f32[N, M].
     violations: f32[N], 0 or less where all constraints hold.
     alive: bool[N]; the others come last.
+    keep: of how many the order matters; those after them come in any. None:
+      of all.
 
   Returns:
     i32[N], indices.
   """
-  objectives = jnp.where(alive[:, None], objectives, jnp.inf)
-  violations = jnp.where(alive, violations, jnp.inf)
-  ranks = non_dominated_sort(objectives, violations)
-  crowding = crowding_distance(objectives, ranks)
-  chance = jax.random.bits(key, alive.shape)
-  return lexical_order([~alive, ranks, -crowding, chance])
+  size = alive.shape[0]
+  unknown = jnp.isnan(objectives).any(-1, keepdims=True)
+  points = jnp.where(unknown, jnp.inf, objectives)
+  over = jnp.where(jnp.isnan(violations), jnp.inf, jnp.maximum(violations, 0.0))
+  feasible = alive & (over <= 0)
+  ranks = first_fronts(points, feasible, size if keep is None else keep)
+  # Of numbers above 0 the bits stand in the order of the numbers.
+  level = size + 1 + lax.bitcast_convert_type(over, jnp.int32)
+  ranks = jnp.where(feasible, ranks, level)
+  ranks = jnp.where(alive, ranks, np.int32(2**31 - 1))
+  points = jnp.where(alive[:, None], points, jnp.inf)
+  crowding = crowding_distance(points, ranks)
+  chance = draws.bits(key, alive.shape)
+  return lexical_order([ranks, -crowding, chance])
 
 
-def _cross_uniform(key, first, second):
-  swap = jax.random.bernoulli(key, shape=first.shape)
-  return jnp.where(swap, second, first), jnp.where(swap, first, second)
+def _swap_uniform(words):
+  return words < np.uint32(2**31)
 
 
-def _cross_one_point(key, first, second):
-  size, length = first.shape
+def _swap_one_point(words):
+  length = words.shape[1]
   # Cut between two genes: both parents give at least one.
-  cut = jax.random.randint(key, (size, 1), 1, max(length, 2))
-  swap = jnp.arange(length)[None] >= cut
-  return jnp.where(swap, second, first), jnp.where(swap, first, second)
+  cut = 1 + draws.below(words[:, :1], jnp.int32(max(length - 1, 1)))
+  return jnp.arange(length)[None] >= cut
 
 
 def _check(counts, **sizes):
@@ -120,15 +134,16 @@ def _evolution(
 ):
   """init, ask and tell around `breed`.
 
-  `breed` is (key, survivors i32[N, G], how many they are) -> N children; None
-  where all points are random.
+  `breed` is (key, survivors i32[N, G], how many they are, size) -> so many
+  children; None where all points are random.
   """
   mend = repair or (lambda key, genes: genes)
-  batch = 2 * oversampling * population
+  made = min(2, oversampling) * population
+  turns = -(-oversampling * population // made)
 
-  def strangers(key, parents, alive):
+  def strangers(key, parents, alive, size):
     del parents, alive
-    return genetics.random(key, counts, population)
+    return genetics.random(key, counts, size)
 
   def first_new(archive, pool):
     """The first N of a pool that are new, and how many they are.
@@ -144,27 +159,28 @@ def _evolution(
   def fill(key, archive, points, makers, parents=None, alive=None):
     """N points that are new: those given, then what the makers make.
 
-    Children are made N at a time, as long as some are wanting: all at once
-    would cost a multiple, most of it for nothing.
+    Two children a point are made at a time, as long as some are wanting: most
+    often that is enough, and all at once would cost a multiple.
     """
+    makers = [functools.partial(make, size=made) for make in makers]
 
     def look(carry):
       turn, points, _ = carry
       draw, fix = jax.random.split(jax.random.fold_in(key, turn))
-      made = lax.switch(turn // oversampling, makers, draw, parents, alive)
-      pool = jnp.concatenate([points, mend(fix, made)])
+      children = lax.switch(turn // turns, makers, draw, parents, alive)
+      pool = jnp.concatenate([points, mend(fix, children)])
       return turn + 1, *first_new(archive, pool)
 
     def wanting(carry):
       turn, _, found = carry
-      return (turn < oversampling * len(makers)) & (found < population)
+      return (turn < turns * len(makers)) & (found < population)
 
     carry = look((jnp.int32(0), points, None))
     return lax.while_loop(wanting, look, carry)[1]
 
   def init(key: Key, points: Array | None = None) -> State:
     key, draw = jax.random.split(key)
-    archive = archives.empty(counts, objectives, capacity, batch)
+    archive = archives.empty(counts, objectives, capacity)
     if points is None:
       points = jnp.zeros((0, len(counts)), jnp.int32)
     points = jnp.asarray(points, jnp.int32)
@@ -209,6 +225,7 @@ def _evolution(
       archive.objectives[everyone],
       archive.violations[everyone],
       everyone < capacity,
+      population,
     )
     return State(key, state.start, archive, everyone[order[:population]])
 
@@ -237,10 +254,11 @@ def nsga2(
     capacity: the most points that are taken; past them `tell` ignores points.
     crossover: "uniform", or "one_point" where neighbouring genes belong
       together.
-    crossover_rate: of the pairs, the others are copied.
+    crossover_rate: of the children, the others are copies of one parent.
     mutation_rate: of each gene; default 1 / G.
-    oversampling: so many times N children are made, of which the first N that
-      are new are asked; where fewer are, random points that are new follow.
+    oversampling: so many times N children are made at most, of which the first
+      N that are new are asked; where fewer are, random points that are new
+      follow.
     repair: (key, genes i32[K, G]) -> the genes that are meant, for spaces
       where not every combination exists; all points but those given to `init`
       or `tell` go through it.
@@ -248,8 +266,8 @@ def nsga2(
   Returns:
     init, ask and tell. `init(key, points)` takes up to N first points i32[S, G]
     or None. `tell(state, points i32[K, G], values f32[K, M], violations f32[K]
-    or None)` takes any number of points up to those that `ask` looks through,
-    also others than asked; those known already change nothing.
+    or None)` takes any number of points, also others than asked; those known
+    already change nothing.
 
   Raises:
     ValueError: an argument out of its range.
@@ -270,20 +288,20 @@ def nsga2(
   ):
     if not 0.0 <= value <= 1.0:
       raise ValueError(f"{name} {value} must be from 0 to 1")
-  cross = {"uniform": _cross_uniform, "one_point": _cross_one_point}[crossover]
-  pairs = -(-population // 2)
+  swaps = {"uniform": _swap_uniform, "one_point": _swap_one_point}[crossover]
+  genes = len(counts)
 
-  def breed(key, parents, alive):
-    select, choose, mix, mutate = jax.random.split(key, 4)
+  def breed(key, parents, alive, size):
+    words = draws.bits(key, (size, 5 + 2 * genes))
     # Survivors stand by rank and crowding: the better of two random ones is
     # the one with the smaller index.
-    drawn = jax.random.randint(select, (2, 2, pairs), 0, jnp.maximum(alive, 1))
-    first, second = parents[drawn.min(0)]
-    crossed = jnp.stack(cross(mix, first, second))
-    apart = jax.random.uniform(choose, (1, pairs, 1)) >= crossover_rate
-    both = jnp.where(apart, jnp.stack([first, second]), crossed)
-    both = both.swapaxes(0, 1).reshape(2 * pairs, len(counts))
-    return genetics.mutated(mutate, both[:population], counts, rate)
+    drawn = draws.below(words[:, :4], jnp.maximum(alive, 1))
+    first = parents[jnp.minimum(drawn[:, 0], drawn[:, 1])]
+    second = parents[jnp.minimum(drawn[:, 2], drawn[:, 3])]
+    crossed = draws.uniform(words[:, 4:5]) < crossover_rate
+    swap = crossed & swaps(words[:, 5 : 5 + genes])
+    child = jnp.where(swap, second, first)
+    return genetics.mutated_by(words[:, 5 + genes :], child, counts, rate)
 
   return _evolution(
     counts, objectives, population, capacity, oversampling, repair, breed

@@ -15,7 +15,7 @@ __all__ = ["best", "choose", "violations"]
 
 _CANDIDATES = 500  # whose expected improvement is worked out
 
-_survivors = jax.jit(nsga2.survivors)
+_survivors = jax.jit(nsga2.survivors, static_argnames="keep")
 
 
 def violations(guess: Prediction) -> np.ndarray:
@@ -24,9 +24,9 @@ def violations(guess: Prediction) -> np.ndarray:
 
 
 def best(
-  key: Key, values: np.ndarray, over: np.ndarray, size: int
+  key: Key, values: np.ndarray, over: np.ndarray, size: int, keep: int
 ) -> np.ndarray:
-  """The order of survival of N points, see `nsga2.survivors`.
+  """The first of N points in the order of survival, see `nsga2.survivors`.
 
   Args:
     key: decides between equals; consumed.
@@ -34,9 +34,10 @@ def best(
     over: f64[N], violations.
     size: to which the points are padded, so that it compiles once however many
       there are.
+    keep: the most points that are given.
 
   Returns:
-    i32[N].
+    i32[keep or N].
   """
   more = size - len(values)
   order = _survivors(
@@ -44,8 +45,9 @@ def best(
     np.pad(values, ((0, more), (0, 0))).astype(np.float32),
     np.pad(over, (0, more)).astype(np.float32),
     np.arange(size) < len(values),
+    keep=keep,
   )
-  return np.asarray(order)[: len(values)]
+  return np.asarray(order)[: min(keep, len(values))]
 
 
 def choose(
@@ -74,7 +76,7 @@ def choose(
   """
   # Who would survive if it turned out better than expected.
   hoped = guess.mean - guess.deviation
-  left = best(key, hoped, violations(guess), size)[:_CANDIDATES]
+  left = best(key, hoped, violations(guess), size, _CANDIDATES)
   kept = known[over <= 0] if (over <= 0).any() else known
   reference = kept.max(0)
   front = kept[moocore.is_nondominated(kept, keep_weakly=False)]

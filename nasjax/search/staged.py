@@ -99,8 +99,6 @@ def staged(
     objectives=objectives,
     population=samples,
     capacity=capacity,
-    # It looks up so many times twice its population at once.
-    oversampling=max(8, -(-most // (2 * samples))),
     repair=repair,
   )
   counts = np.asarray(cardinalities, np.int32)
@@ -130,7 +128,7 @@ def staged(
     pool = np.unique(np.asarray(draw(first)), axis=0)
     guess = predict(pool)
     over = promising.violations(guess)
-    best = promising.best(second, guess.mean, over, screened)[:kept]
+    best = promising.best(second, guess.mean, over, screened, kept)
     return np.resize(pool[best], (kept, len(counts)))
 
   def explore(key, start, predict):
