@@ -207,7 +207,8 @@ def primitive(
     found["dx"] = gradients[0].permute(0, 2, 3, 1)
     for name, d in zip(("dw", "dp"), gradients[1:], strict=False):
       found[name] = d.permute(2, 3, 1, 0)
-    np.savez(out, **{n: np.ascontiguousarray(v.cpu()) for n, v in found.items()})
+    arrays = {n: np.ascontiguousarray(v.cpu()) for n, v in found.items()}
+    np.savez(out, **arrays)
   return {"seconds": statistics.median(seconds[3:]), "all": seconds[3:]}
 
 
