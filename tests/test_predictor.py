@@ -102,7 +102,11 @@ def test_the_process_equals_scikit_learns():
   )
 
 
-def test_left_out_predictions_are_those_of_the_other_samples():
+@pytest.mark.parametrize("choosing", [5, 400])
+def test_left_out_predictions_are_those_of_the_other_samples(
+  monkeypatch, choosing
+):
+  monkeypatch.setattr(gaussian_process, "CHOOSING", choosing)
   rng = np.random.default_rng(1)
   x, y = rng.normal(size=(12, 2)), rng.normal(size=12)
   settings = dict(lengths=(2.0,), linear=(0.3,), noises=(0.1,))

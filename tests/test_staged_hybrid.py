@@ -205,9 +205,34 @@ def test_what_promises_most_is_chosen_first():
   mean = np.array([[2.9, 2.9], [2.0, 2.0], [0.5, 2.8], [0.4, 0.4]])
   guess = Prediction(mean, np.full((4, 2), 1e-6), np.array([1, 1, 1, 0.0]))
   chosen = promising.choose(jax.random.key(0), guess, known, np.zeros(2), 2, 8)
-  # By hand, reference (3, 3): (2, 2) adds 1, (0.5, 2.8) adds 0.5 and after it
-  # still 0.5 - what (2, 2) covers, nothing; the last breaks the limits.
+  # By hand, reference (3.2, 3.2): (2, 2) adds 1, (0.5, 2.8) adds 0.6 and after
+  # it still 0.4; the last breaks the limits.
   assert chosen.tolist() == [1, 2]
+
+
+def test_the_best_that_costs_more_than_all_known_is_chosen():
+  known = np.array([[1.0, 3.0], [3.0, 1.0]])
+  mean = np.array([[0.99, 2.99], [0.5, 5.0], [0.1, 9.0]])
+  guess = Prediction(mean, np.full((3, 2), 1e-6), np.array([1, 1, 0.1]))
+  chosen = promising.choose(jax.random.key(0), guess, known, np.zeros(2), 1, 8)
+  # By hand, reference (3.2, 5.4): (0.5, 5) adds 0.5 * 0.4 = 0.2 where nothing
+  # known is as good, (0.99, 2.99) less than 0.05; the last breaks the limits.
+  assert chosen.tolist() == [1]
+
+
+def test_networks_that_cost_nothing_spoil_no_others_prediction():
+  rng = np.random.default_rng(0)
+  choices = {"layers": np.array(list(itertools.product(range(4), repeat=4)))}
+  picked = choices["layers"]
+  costs = 1.0 + _COST[np.arange(EDGES), picked].sum(-1)
+  nothing = (picked[:, 0] == 0) & (picked[:, 1] == picked[:, 2])
+  told = np.where(nothing, 1e-3, costs * rng.normal(1.0, 0.05, len(costs)))
+  made = surrogates.surrogate(GROUPS, ("cost",), choices)
+  some, rest = np.split(rng.permutation(len(costs)), [100])
+  state = made.fit({"layers": picked[some]}, told[some][:, None], np.zeros(100))
+  off = np.abs(made.predict(state, choices).mean[:, 0] / costs - 1.0)
+  assert nothing[some].any()
+  assert np.median(off[rest[~nothing[rest]]]) < 0.03
 
 
 def test_weights_of_genes_are_those_of_their_choices():

@@ -14,6 +14,7 @@ from nasjax.types import Key
 __all__ = ["best", "choose", "violations"]
 
 _CANDIDATES = 500  # whose expected improvement is worked out
+_MARGIN = 0.1  # of the objectives' ranges: what is worst in one counts as well
 
 _survivors = jax.jit(nsga2.survivors, static_argnames="keep")
 
@@ -78,15 +79,26 @@ def choose(
   hoped = guess.mean - guess.deviation
   left = best(key, hoped, violations(guess), size, _CANDIDATES)
   kept = known[over <= 0] if (over <= 0).any() else known
-  reference = kept.max(0)
+  # What is best in one objective may be worse in others than all known, and
+  # counts for nothing beyond the reference.
+  likely = guess.mean[guess.feasible >= 0.5]
+  worst = np.maximum(kept.max(0), likely.max(0, initial=-np.inf))
+  reference = worst + _MARGIN * (worst - kept.min(0))
   front = kept[moocore.is_nondominated(kept, keep_weakly=False)]
-  chosen = []
-  for _ in range(min(count, len(left))):
-    gain = guess.feasible[left] * pareto.expected_improvement(
-      guess.mean[left], guess.deviation[left], front, reference
+
+  def gains(which):
+    return guess.feasible[which] * pareto.expected_improvement(
+      guess.mean[which], guess.deviation[which], front, reference
     )
+
+  chosen, gain = [], gains(left)
+  for _ in range(min(count, len(left))):
     most = int(gain.argmax())
     chosen.append(int(left[most]))
-    front = np.concatenate([front, guess.mean[left[most]][None]])
-    left = np.delete(left, most)
+    believed = guess.mean[left[most]]
+    left, gain = np.delete(left, most), np.delete(gain, most)
+    # A point that the front covers changes no gain.
+    if len(left) and not (front <= believed).all(-1).any():
+      front = np.concatenate([front, believed[None]])
+      gain = gains(left)
   return np.array(chosen, np.int64)

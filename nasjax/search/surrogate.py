@@ -45,6 +45,9 @@ _NOISES = (1e-3, 1e-2, 0.03, 0.1, 0.3)
 # A rough prediction could always turn out well: hoping for luck takes
 # evaluations from what is known to be good (raspi4's latencies deviate by 12%).
 _MOST_NOISE = 0.03
+# Of networks that lead nowhere and cost next to nothing the table may be off
+# many times over, which would spoil what is said of all others.
+_FAR = 0.5
 _MAD = 1.4826  # standard deviations in a median absolute deviation
 
 
@@ -152,6 +155,7 @@ def surrogate(
       found = fitting.fit(groups, choices, values, ends=ends, ties=ties)
       constant, table = found.constant, found.tables
       on = float(found.counted == "reaching_output")
+    on_table = table is not None
     table = table or {
       n: np.zeros((g.edges, len(g.candidates))) for n, g in groups.items()
     }
@@ -161,8 +165,11 @@ def surrogate(
     )
     table_says = base(one, 0, choice_tables.one_hot(choices, groups))
     off = values / table_says - 1.0
-    found = process(rows, off, linear=(0.0, *_LINEAR))
-    noise = _MAD * float(np.median(np.abs(off - found.left_out)))
+    near = np.abs(off - np.median(off)) <= _FAR
+    if not on_table or near.sum() < max(3, len(off) / 2):
+      near[:] = True
+    found = process(rows[near], off[near], linear=(0.0, *_LINEAR))
+    noise = _MAD * float(np.median(np.abs(off[near] - found.left_out)))
     noise = min(noise, _MOST_NOISE)
     return found, least, noise, constant, table, on
 
