@@ -7,16 +7,10 @@ them after which it has reached what NSGA-II reaches at its end.
 CIFAR-10 of NAS-Bench-201, 50 x 30, seeds 0 to 9, means:
 
     objectives beside error         hybrid, 750  NSGA-II, 1,500  reached in
-    latency raspi4                  .99935       .99941          4 of 10
-    latency fpga                    .99939       .99964          3 of 10
-    latency gold_6226               .99988       .99965          9 of 10
-    latency raspi4, energy fpga     .99896       .99898          7 of 10
-
-These were run before evolution drew its bits by `search.draws`, which changes
-every seed's course; they were not run anew.
-
-What it misses are networks that were lucky in one measurement, which no
-predictor foresees.
+    latency raspi4                  .99959       .99932          9 of 10
+    latency fpga                    .99994       .99952          10 of 10
+    latency gold_6226               .99994       .99962          9 of 10
+    latency raspi4, energy fpga     .99941       .99890          10 of 10
 """
 
 from __future__ import annotations
