@@ -1,8 +1,8 @@
 """Two devices, one data set, one relative limit: each network best at home?
 
 For each seed one supernet is warmed up on single paths; from there one search
-for each device goes on, with the device's latency as an objective beside cross
-entropy and the same percentile of random networks' latency as its limit. Both
+for each device goes on, whose latency is to equal the same percentile of random
+networks' latency on it (`constraints.equality`: the budget is used whole). Both
 decided networks are trained alone on all training images, from the same fresh
 weights, and scored on the test images.
 
@@ -15,20 +15,27 @@ accuracy of the networks trained alone.
 
 Space and images are those of `small_fashion`.
 
-Seed 0, default options; seeds 1 and 2 were not run, so the claim over three
-seeds is not shown yet. Nothing was tuned: it is the first run that ended.
-Latency over each device's limit (the 30th percentile: 1.337 and 1.284 ms,
-roofline, datasheet, unverified) and test accuracy, mean of two trainings:
+Default options; latency over each device's limit (the 30th percentile: 1.337
+and 1.284 ms, roofline, datasheet, unverified) and test accuracy, the mean of
+two trainings:
 
-    searched for   on stm32f746   on mali-g76   accuracy
-    stm32f746             0.429         0.625      76.0%
-    mali-g76              0.563         0.587      77.1%
+    seed  searched for   on stm32f746   on mali-g76   accuracy
+    0     stm32f746              0.79          0.86      78.3%
+          mali-g76               3.06          1.00      84.4%
+    1     stm32f746              0.71          0.71      79.4%
+          mali-g76               3.36          0.96      84.1%
+    2     stm32f746              0.69          0.74      79.3%
+          mali-g76               2.91          1.00      84.3%
 
-The networks differ; each is the faster one at home and meets the criterion on
-both devices, by the reward alone: neither breaks the other's limit. On
-stm32f746 it is 0.807 against 0.803, a narrow lead that half a point of accuracy
-would turn; on mali-g76 0.801 against 0.786, where mali-g76's own network is
-both faster and more accurate.
+Each meets the criterion on its own device with all seeds: mali-g76's networks
+are the more accurate ones there, and break stm32f746's limit three times over.
+
+The first form of the study had the latency as an objective and the augmented
+Lagrangian of an upper limit (`--penalty augmented_lagrangian --coefficient
+0.3`). The criterion was the same and the networks differed, but half of the
+budget was not used: accuracies of 71 to 81%, and stm32f746's networks met the
+criterion with one of three seeds only (0.807 against 0.803 of reward, 0.764
+against 0.784, 0.802 against 0.828).
 """
 
 from __future__ import annotations
@@ -39,11 +46,12 @@ import json
 import numpy as np
 
 from experiments import small_fashion
-from nasjax import hardware
+from nasjax import constraints, hardware
 from nasjax.search import ranking
 from nasjax.spaces import space as space_tools
 
 EXPONENT = -0.07
+PENALTIES = ("equality", "augmented_lagrangian")
 
 
 def reward(accuracy: float, of_limit: float) -> float:
@@ -86,7 +94,8 @@ def main():
   parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
   parser.add_argument("--devices", nargs="+", default=["stm32f746", "mali-g76"])
   parser.add_argument("--percentile", type=float, default=30.0)
-  parser.add_argument("--coefficient", type=float, default=0.3)
+  parser.add_argument("--penalty", choices=PENALTIES, default="equality")
+  parser.add_argument("--coefficient", type=float, default=0.0)
   parser.add_argument("--steps", type=int, default=1500, help="trained alone")
   parser.add_argument("--repeats", type=int, default=2, help="trained alone")
   parser.add_argument(
@@ -94,7 +103,7 @@ def main():
   )
   parser.add_argument("--json", action="store_true")
   found = parser.parse_args()
-  made = small_fashion.setup()
+  made = small_fashion.setup(getattr(constraints, found.penalty)())
   if found.ranks:
     for name, row in ranks(made.space, made.random).items():
       print(f"{name:18s}", *(f"{v:5.2f}" for v in row.values()), flush=True)

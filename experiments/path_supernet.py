@@ -15,6 +15,7 @@ import optax
 
 from nasjax import data, search
 from nasjax.errors import InputError
+from nasjax.hardware.quantization import FLOAT
 from nasjax.search import genes as genetics
 from nasjax.search.shared import default_optimizer, supernet
 
@@ -90,6 +91,7 @@ def trainer(space, images: int, epochs: int = EPOCHS):
     optimizer=default_optimizer(optax.cosine_decay_schedule(RATE, steps)),
     remat=None,
     activations=jnp.float32,
+    low_bits=FLOAT,
     name="path_supernet",
   )
   counts = genetics.cardinalities(space.masks)

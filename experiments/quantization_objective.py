@@ -86,8 +86,10 @@ def with_int8(model, images):
   logging.getLogger().setLevel(logging.ERROR)
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "int8.onnx"
+    given = Path(folder) / "float.onnx"  # the model itself would be changed
+    onnx.save(model, given)
     tools.quantize_static(
-      model,
+      str(given),
       str(path),
       Calibration(images),
       quant_format=tools.QuantFormat.QDQ,

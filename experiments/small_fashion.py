@@ -60,7 +60,8 @@ def smaller(images: data.Images, count: int) -> data.Images:
   )
 
 
-def setup() -> Setup:
+def setup(penalty=None) -> Setup:
+  """`penalty` keeps the limits; default: augmented Lagrangian."""
   dataset = data.load("fashion-mnist")
   images = smaller(dataset.train, IMAGES)
   space = spaces.edge(
@@ -75,11 +76,11 @@ def setup() -> Setup:
     images,
     smaller(dataset.test, 10_000),
     space_tools.random_choices(space, np.random.default_rng(0), 5000),
-    _search(space),
+    _search(space, penalty or constraints.augmented_lagrangian()),
   )
 
 
-def _search(space):
+def _search(space, penalty):
   """Proxyless; its logits hold the table, its preference the coefficient."""
   inner = relaxations.proxyless()
 
@@ -112,11 +113,7 @@ def _search(space):
       expect=expect,
     ),
     objectives=[objectives.cross_entropy(), objectives.metric(metric)],
-    constraints=[
-      constraints.at_most(
-        metric, 1.0, penalty=constraints.augmented_lagrangian()
-      )
-    ],
+    constraints=[constraints.at_most(metric, 1.0, penalty=penalty)],
     optimizer=optax.chain(
       optax.clip_by_global_norm(5.0),
       optax.add_decayed_weights(3e-4),

@@ -17,29 +17,28 @@ reference (1, 1, 1). `test` scores the same fronts anew on test images, which
 neither search saw. Bands, slopes and choices are those of the staged front.
 Images of 28 pixels or more are halved, so that it takes minutes.
 
-Defaults, seeds 0, 1, 2, on two shared CPU cores (about 11 minutes of CPU time;
-seed 0 in a run of its own); nothing was tuned on them:
+Defaults, seeds 0, 1, 2, on two shared CPU cores (about 8 minutes of CPU time);
+nothing was tuned on them:
 
     seed  device            staged  random  on test images   of random's front
-    0     raspberry-pi-4    0.7698  0.6961  0.7502  0.6821   100% covered
-    0     jetson-orin-nano  0.7650  0.5641  0.7440  0.5532   100%
-    1     raspberry-pi-4    0.7814  0.7247  0.7727  0.7034    86%
-    1     jetson-orin-nano  0.7902  0.5842  0.7585  0.5679   100%
-    2     raspberry-pi-4    0.7870  0.7051  0.7562  0.6715   100%
-    2     jetson-orin-nano  0.7862  0.6132  0.7561  0.5836   100%
+    0     raspberry-pi-4    0.7760  0.7105  0.7532  0.6933   100% covered
+    0     jetson-orin-nano  0.7741  0.5725  0.7504  0.5576   100%
+    1     raspberry-pi-4    0.7815  0.7094  0.7599  0.6945   100%
+    1     jetson-orin-nano  0.7833  0.5755  0.7554  0.5578   100%
+    2     raspberry-pi-4    0.7959  0.7062  0.7555  0.6711   100%
+    2     jetson-orin-nano  0.7963  0.5868  0.7606  0.5598   100%
 
 (hypervolume at 150 unique networks each; covered: the staged front dominates or
 equals it; random search's covers none of the staged front.) Latency and energy
 rank random networks nearly alike on one device (Spearman 0.97 and 1.00), those
 of the two devices do not (0.69 and 0.55): their fronts differ. Of seed 0:
 
-    raspberry-pi-4    6 networks, 78.2-79.4% at 0.079-0.153 ms; in the middle 1
-                      point costs 0.019 ms and 0.065 mJ and 1 ms less saves 3.3
-                      mJ; real-time 79.2% at 0.102 ms, 0.243 mJ; battery and
-                      quality 79.4% at 0.153 ms, 0.338 mJ
-    jetson-orin-nano  4 networks, 78.2-79.0% at 0.365-0.562 ms; in the middle 1
-                      point costs 0.058 ms and 0.238 mJ and 1 ms less saves 4.1
-                      mJ; all three choices 79.0% at 0.562 ms, 2.255 mJ
+    raspberry-pi-4    4 networks, 78.5-79.9% at 0.079-0.126 ms; in the middle 1
+                      point costs 0.013 ms and 0.032 mJ and 1 ms less saves 2.5
+                      mJ; all three choices 79.9% at 0.126 ms, 0.267 mJ
+    jetson-orin-nano  3 networks, 78.5-79.8% at 0.365-0.421 ms; in the middle 1
+                      point costs 0.036 ms and 0.144 mJ and 1 ms less saves 4.0
+                      mJ; all three choices 79.8% at 0.421 ms, 1.691 mJ
 
 The fronts are flat: so short a supernet (2560 steps, 12 candidates an edge)
 scores all networks between 70% and 79%, cheap ones hardly worse.

@@ -42,13 +42,18 @@ def arguments(description, keys):
 
 
 class Peer:
-  """The PyTorch process; asks one thing at a time."""
+  """The PyTorch process, where JAX runs too; asks one thing at a time."""
 
   def __init__(self, python):
     """Starts the worker with the Python that has PyTorch."""
     worker = Path(__file__).parent / "peer" / "worker.py"
+    device = "cpu"
+    if jax.default_backend() == "gpu":
+      device = "cuda"
+      # No TF32 on either side, or their outputs could not be compared.
+      jax.config.update("jax_default_matmul_precision", "float32")
     self._process = subprocess.Popen(
-      [python, str(worker)],
+      [python, str(worker), device],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,

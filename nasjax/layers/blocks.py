@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers import convolution, normalization, pooling
+from nasjax.layers import activations, convolution, normalization, pooling
+from nasjax.layers.barrier import computed_once
 
 ACTIVATIONS = ("relu6", "relu", "hswish")
 PLATFORM_BLOCKS = (
@@ -24,12 +25,12 @@ PLATFORM_BLOCKS = (
 
 
 def _hsigmoid(x):
-  return jax.nn.relu6(x + 3.0) / 6.0
+  return activations.relu6(x + 3.0) / 6.0
 
 
 POINTWISE = {
-  "relu": jax.nn.relu,
-  "relu6": jax.nn.relu6,
+  "relu": activations.relu,
+  "relu6": activations.relu6,
   "hswish": lambda x: x * _hsigmoid(x),
   "hsigmoid": _hsigmoid,
 }
@@ -124,7 +125,10 @@ class Block(nn.Module):
       elif work.kind == "multiply":
         x = x * other
       elif work.kind == "concat":
-        x = jnp.concatenate([other, x], axis=-1)
+        # Fused into what reads it, a concatenation is slow on CPU: it asks for
+        # each element which part it is of.
+        parts = [computed_once(part) for part in (other, x)]
+        x = computed_once(jnp.concatenate(parts, axis=-1))
       elif work.kind == "subsample":
         x = subsample(x)
       elif work.kind == "channel_shuffle":

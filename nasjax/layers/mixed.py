@@ -47,6 +47,18 @@ def run_block(
   return y, lax.stop_gradient(new["batch_stats"])
 
 
+def _statistics(running: Mapping, moments: Mapping) -> dict:
+  """Running statistics after a batch's mean and variance, by layer."""
+  found = {
+    name: {
+      part: normalization.moved(running[name][part], new)
+      for part, new in zip(("mean", "var"), own, strict=True)
+    }
+    for name, own in lax.stop_gradient(moments).items()
+  }
+  return {**running, **found}
+
+
 def mixed(
   candidates: Candidates,
   variables: Mapping,
@@ -103,13 +115,45 @@ def _paths_in_turn(candidates, variables, x, weights, paths, train):
 
 def _all_paths(candidates, variables, x, weights, train):
   total, stats = jnp.zeros(output_shape(candidates, x.shape), x.dtype), {}
-  for k, (name, block) in enumerate(candidates.items()):
+  heads, last = _heads(candidates, train)
+  for k, (name, block) in enumerate(heads.items()):
     own = {c: variables[c][name] for c in ("params", "batch_stats")}
     stats[name] = own["batch_stats"]
     if block is not None:
       y, stats[name] = run_block(block, own, x, train)
-      total += scaled(weights[k], y)
+      if last[name]:
+        y, found = _scaled_norm(y, weights[k])
+        stats[name] = _statistics(stats[name], {last[name]: found})
+      else:
+        y = scaled(weights[k], y)
+      total += y
   return total, stats
+
+
+def _scaled_norm(y, weight):
+  """Weight times y, normalised; (mean, variance) of y."""
+  y, *found = stacked.scaled_norm(y[None], weight[None])
+  return y[0], found
+
+
+def _heads(candidates, train):
+  """Candidates without the normalisation that ends them in training.
+
+  After it stands the architecture weight; both together have one gradient, and
+  where paths are sampled nothing of it need be computed anew.
+
+  Returns:
+    (blocks by name, the name of that normalisation or "").
+  """
+  last = {
+    name: _last_norm(block) if train else ""
+    for name, block in candidates.items()
+  }
+  heads = {
+    name: _without_last_norm(block) if last[name] else block
+    for name, block in candidates.items()
+  }
+  return heads, last
 
 
 def shared(
@@ -160,19 +204,46 @@ def _shared(block, variables, x, weights):
     moments[f"norm_{len(block.workloads) - 1}"] = found
   else:
     y = scaled(weights[:, None, None, None, None], y)
-  moments = lax.stop_gradient(moments)
-  stats = {
-    name: dict(
-      mean=normalization.moved(running["mean"], moments[name][0]),
-      var=normalization.moved(running["var"], moments[name][1]),
-    )
-    for name, running in variables["batch_stats"].items()
-  }
-  return y, stats
+  return y, _statistics(variables["batch_stats"], moments)
 
 
 def _single_path(candidates, params, stats, x, weights, index, train):
-  """Executes candidate `index` alone, forwards and backwards.
+  """Executes candidate `index` alone, forwards and backwards."""
+  heads, last = _heads(candidates, train)
+  y, stats = _switch(heads, params, stats, x, index, train)
+  if not any(last.values()):
+    return scaled(weights[index], y), stats
+  normed = jnp.array([bool(norm) for norm in last.values()])[index]
+  normal, found = _scaled_norm(y, weights[index])
+  y = jnp.where(normed, normal, scaled(weights[index], y))
+  for k, (name, norm) in enumerate(last.items()):
+    if norm:
+      stats = {
+        **stats,
+        name: jax.tree.map(
+          lambda new, old, k=k: jnp.where(index == k, new, old),
+          _statistics(stats[name], {norm: found}),
+          stats[name],
+        ),
+      }
+  return y, stats
+
+
+def _last_norm(block: Block | None) -> str:
+  """The name of the normalisation that ends a block, if one without scale."""
+  if block is None or block.affine or not block.workloads:
+    return ""
+  end = len(block.workloads) - 1
+  return f"norm_{end}" if block.workloads[end].batch_norm else ""
+
+
+def _without_last_norm(block: Block) -> Block:
+  *first, last = block.workloads
+  return block.clone(workloads=(*first, last._replace(batch_norm=False)))
+
+
+def _switch(candidates, params, stats, x, index, train):
+  """The output of candidate `index` and all batch statistics.
 
   `lax.switch` would keep the residuals of every branch for its gradient; here
   the backward pass switches again and recomputes within the one branch.
@@ -189,45 +260,31 @@ def _single_path(candidates, params, stats, x, weights, index, train):
       y, new = run_block(block, own, x, train)
       return y, {**stats, name: new}
 
-    def backward(params, stats, x, weight, g):
+    def backward(params, stats, x, g):
       zeros = jax.tree.map(jnp.zeros_like, params)
       if block is None:
-        return zeros, jnp.zeros_like(x), jnp.zeros_like(weight)
+        return zeros, jnp.zeros_like(x)
 
       def own(p, x):
         return forward({**params, name: p}, stats, x)[0]
 
-      y, pull = jax.vjp(own, params[name], x)
-      dp, dx = pull(scaled(weight, g))
-      dw = jnp.sum(y.astype(weight.dtype) * g.astype(weight.dtype))
-      return {**zeros, name: dp}, dx, dw
+      dp, dx = jax.vjp(own, params[name], x)[1](g)
+      return {**zeros, name: dp}, dx
 
     return forward, backward
 
   branches = [branch(k) for k in range(len(names))]
 
   @jax.custom_vjp
-  def run(index, params, stats, x, weights):
-    y, stats = lax.switch(index, [b[0] for b in branches], params, stats, x)
-    return scaled(weights[index], y), stats
-
-  def run_forward(*operands):
-    return run(*operands), operands
+  def run(index, params, stats, x):
+    return lax.switch(index, [b[0] for b in branches], params, stats, x)
 
   def run_backward(operands, cotangents):
-    index, params, stats, x, weights = operands
-    dp, dx, dw = lax.switch(
-      index,
-      [b[1] for b in branches],
-      params,
-      stats,
-      x,
-      weights[index],
-      cotangents[0],
+    index, params, stats, x = operands
+    of_params, of_x = lax.switch(
+      index, [b[1] for b in branches], params, stats, x, cotangents[0]
     )
-    # The gradient reaches the executed candidate's weight alone.
-    row = jnp.zeros_like(weights).at[index].set(dw)
-    return None, dp, None, dx, row
+    return None, of_params, None, of_x
 
-  run.defvjp(run_forward, run_backward)
-  return run(index, params, stats, x, weights)
+  run.defvjp(lambda *operands: (run(*operands), operands), run_backward)
+  return run(index, params, stats, x)

@@ -143,6 +143,19 @@ def _depthwise(x, w, work: Workload, shared: bool) -> Array:
   return _forward(x, w, _Plan(windows, shared))
 
 
+def _wide(x: Array, w: Array, work: Workload) -> Array:
+  """One map [B, H, W, C] and kernels [E, K, K, C, D] as one wide kernel."""
+  padding = work.dilation * (work.kernel // 2)
+  y = convolution.conv(
+    x,
+    jnp.moveaxis(w, 0, 3).reshape(*w.shape[1:4], -1),
+    (work.stride,) * 2,
+    [(padding, padding)] * 2,
+    rhs_dilation=(work.dilation,) * 2,
+  )
+  return jnp.moveaxis(y.reshape(*y.shape[:3], len(w), -1), 3, 0)
+
+
 def _pointwise(x, w, groups: int, shared: bool) -> Array:
   """[(E,) B, H, W, C] and kernels [E, 1, 1, C / groups, D]."""
   # One axis of pixels, or the kernel's gradient would copy what it sums.
@@ -229,7 +242,8 @@ def can_run(block: blocks.Block) -> bool:
   for work in block.workloads:
     if work.kind == "depthwise" or work.kind == "convolution":
       pointwise = work.kernel == 1 and work.stride == 1
-      if work.kind == "convolution" and not pointwise:
+      wide = shared and work.groups == 1
+      if work.kind == "convolution" and not (pointwise or wide):
         return False
       shared = False
     elif work.kind in _BEFORE:
@@ -284,6 +298,8 @@ def _unit(workloads, start: int, end: int, params: Mapping, x: Array):
       w = params[f"convolution_{i}"]["kernel"]
       if work.kind == "depthwise":
         x = _depthwise(x, w, work, shared)
+      elif shared and work.groups == 1:
+        x = _wide(x, w, work)
       else:
         x = _pointwise(x, w, work.groups, shared)
       shared = False

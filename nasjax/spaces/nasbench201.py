@@ -118,7 +118,11 @@ def _stage(shape, repeats):
   }
   additions = len(EDGES) - (_NODES - 1)
   return plans.Stage(
-    repeats, (candidates,) * len(EDGES), {}, (_addition(shape),) * additions
+    repeats,
+    (candidates,) * len(EDGES),
+    {},
+    (_addition(shape),) * additions,
+    sources=tuple(i for i, _ in EDGES),
   )
 
 

@@ -31,6 +31,9 @@ def _pick(indices, group, edge):
   return None if indices is None else indices[group][edge]
 
 
+_SOURCES = [i for j in range(1, 4) for i in range(j)]
+
+
 class _NasBench201Cell(nn.Module):
   """Four nodes, an edge between any two."""
 
@@ -123,7 +126,10 @@ class NasBench201(nn.Module):
     for number, stage in enumerate(self.stages):
       for repeat, cell in enumerate(stage):
         for e, edge in enumerate(cell.edges):
-          yield from edge.blocks(f"stage_{number}/edge_{e}", repeat)
+          # nasjax stacks the edges that read one node.
+          place = sorted(range(6), key=lambda e: _SOURCES[e]).index(e)
+          own = edge.blocks(f"stage_{number}/edges", (repeat, place))
+          yield from own
 
 
 def _darts_edge(channels, stride):

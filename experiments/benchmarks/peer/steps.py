@@ -26,7 +26,7 @@ def gumbel(logits, temperature=5.0):
 
 def hard(soft, indices=None):
   """(one-hot weights with the gradient of `soft`, a list of indices)."""
-  index = soft.argmax(-1) if indices is None else torch.as_tensor(indices)
+  index = soft.argmax(-1) if indices is None else torch.tensor(indices)
   one_hot = torch.zeros_like(soft).scatter_(-1, index.long()[:, None], 1.0)
   return one_hot - soft.detach() + soft, index.tolist()
 

@@ -1,8 +1,9 @@
 """The PyTorch side of the benchmarks, a process that speaks JSON lines.
 
 Reads one command a line from stdin and answers each with one line on stdout;
-a failure ends it with a traceback on stderr. Commands are the functions below
-that `COMMANDS` names, their fields the arguments:
+a failure ends it with a traceback on stderr. Its argument is the device, cpu or
+cuda. Commands are the functions below that `COMMANDS` names, their fields the
+arguments:
 
     {"do": "build", "name": "nasbench201", "arguments": {"channels": 16,
      "cells": 1, "batch": 64}, "data": "data.npz", "layout": "channels_last"}
@@ -35,9 +36,15 @@ def _arrays(path):
     return dict(arrays)
 
 
+def _wait():
+  if torch.get_default_device().type == "cuda":
+    torch.cuda.synchronize()
+
+
 def _permuted(array, axes, layout):
   array = np.array(np.transpose(array, axes), np.float32)
   tensor = torch.from_numpy(array)
+  tensor = tensor.to(torch.get_default_device())
   return tensor.contiguous(memory_format=_LAYOUTS[layout])
 
 
@@ -80,7 +87,7 @@ def build(name, arguments, data, weights=None, layout="contiguous", **options):
   training, validation = (
     (
       _images(images[s : s + batch], layout),
-      torch.from_numpy(labels[s : s + batch].astype(np.int64)),
+      torch.tensor(labels[s : s + batch].astype(np.int64)),
     )
     for s in starts
   )
@@ -96,7 +103,7 @@ def outputs(id, logits, out, indices=None):
   """Writes the class logits of the training batch, with batch statistics."""
   own = _searches[id]
   soft = {
-    n: functional.softmax(torch.from_numpy(np.float32(a)), dim=-1)
+    n: functional.softmax(torch.tensor(np.float32(a)), dim=-1)
     for n, a in _arrays(logits).items()
   }
   picked = None
@@ -106,7 +113,7 @@ def outputs(id, logits, out, indices=None):
     soft, picked = ({n: h[i] for n, h in hard.items()} for i in (0, 1))
   with torch.no_grad():
     found = own.run(own.training[0], soft, picked)
-  np.savez(out, outputs=found.numpy())
+  np.savez(out, outputs=found.cpu().numpy())
   return {"shape": list(found.shape)}
 
 
@@ -189,16 +196,19 @@ def primitive(
   g = _images(given.get("g", rng.normal(size=like)), layout)
   seconds = []
   for _ in range(3 + repeats):
+    _wait()
     start = time.perf_counter()
     y = forward()
     gradients = torch.autograd.grad(y, [x, *kernels], g)
+    _wait()
     seconds.append(time.perf_counter() - start)
   if out:
     found = {"y": y.detach().permute(0, 2, 3, 1)}
     found["dx"] = gradients[0].permute(0, 2, 3, 1)
     for name, d in zip(("dw", "dp"), gradients[1:], strict=False):
       found[name] = d.permute(2, 3, 1, 0)
-    np.savez(out, **{n: np.ascontiguousarray(v) for n, v in found.items()})
+    arrays = {n: np.ascontiguousarray(v.cpu()) for n, v in found.items()}
+    np.savez(out, **arrays)
   return {"seconds": statistics.median(seconds[3:]), "all": seconds[3:]}
 
 
@@ -206,8 +216,10 @@ def peak():
   """GFLOP/s of a 2048x2048 float32 matrix product, the best of 5."""
   a, seconds = torch.randn(2048, 2048), []
   for _ in range(6):
+    _wait()
     start = time.perf_counter()
     a @ a
+    _wait()
     seconds.append(time.perf_counter() - start)
   return {"gflops": 2 * 2048**3 / min(seconds[1:]) / 1e9}
 
@@ -233,6 +245,8 @@ COMMANDS = {
 def main():
   """Answers commands until stdin ends."""
   warnings.filterwarnings("ignore")
+  torch.set_default_device(sys.argv[1])
+  torch.backends.cudnn.allow_tf32 = False
   # Whatever else prints to stdout, in C too, goes to stderr.
   replies = os.fdopen(os.dup(1), "w", buffering=1)
   os.dup2(2, 1)
