@@ -18,26 +18,33 @@ from nasjax.layers.barrier import computed_once
 __all__ = ["relu", "relu6"]
 
 
-def _clipped(high: float) -> Callable[[jax.Array], jax.Array]:
-  """The function min(max(x, 0), high); the gradient is 0 at both bounds."""
+def _clipped(high: float | None) -> Callable[[jax.Array], jax.Array]:
+  """Makes an activation that clips.
+
+  Args:
+    high: the upper bound; None: without one.
+
+  Returns:
+    Floating-point values of any shape to max(x, 0), at most `high`, of the same
+    shape and dtype. The gradient is 0 at both bounds; reverse mode of every
+    order.
+  """
 
   @jax.custom_vjp
   def run(x):
-    return computed_once(jnp.clip(x, 0.0, None if high == jnp.inf else high))
+    return computed_once(jnp.clip(x, 0.0, high))
 
   def forward(x):
     y = run(x)
     return y, y
 
   def backward(y, g):
-    passes = y > 0
-    if high != jnp.inf:
-      passes &= y < high
+    passes = y > 0 if high is None else (y > 0) & (y < high)
     return (jnp.where(passes, g, jnp.zeros_like(g)),)
 
   run.defvjp(forward, backward)
   return run
 
 
-relu = _clipped(jnp.inf)
+relu = _clipped(None)
 relu6 = _clipped(6.0)

@@ -45,8 +45,9 @@ _NOISES = (1e-3, 1e-2, 0.03, 0.1, 0.3)
 # A rough prediction could always turn out well: hoping for luck takes
 # evaluations from what is known to be good (raspi4's latencies deviate by 12%).
 _MOST_NOISE = 0.03
-# Of networks that lead nowhere and cost next to nothing the table may be off
-# many times over, which would spoil what is said of all others.
+# Networks whose cost over the table's is further than this from the median do
+# not correct it: of those that lead nowhere and cost next to nothing the table
+# may be off many times over, which would spoil what is said of all others.
 _FAR = 0.5
 _MAD = 1.4826  # standard deviations in a median absolute deviation
 
