@@ -1,5 +1,6 @@
 """ONNX files say what the flax modules compute."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from nasjax import spaces
 from nasjax.errors import InputError
 from nasjax.hardware.workload import Workload
-from nasjax.layers.blocks import Block
+from nasjax.layers.blocks import Block, Builder
 from nasjax.spaces import space as space_module
 
 onnx = pytest.importorskip("onnx")
@@ -75,6 +76,37 @@ def test_every_candidate_of_edge_is_exported(links):
   # Between the links only the last block, with its own addition, differs.
   for start in range(0 if links == "residual" else 8, len(candidates), 4):
     check(chosen(space, candidates[start : start + 4]), (9, 7, 1))
+
+
+class Flat(nn.Module):
+  """A block and its output without height and width."""
+
+  block: Block
+
+  def __call__(self, x, train):
+    return self.block(x, train).reshape(x.shape[0], -1)
+
+
+def test_a_constant_channel_takes_no_range_from_the_others():
+  """Its folded kernel would be 316 times as large; one int8 step a tensor."""
+  shape = (6, 6, 4)
+  b = Builder(*shape).depthwise(3).then("relu6")
+  module = Flat(b.then("global_average_pool").then("linear", 3).block())
+  variables = random_variables(module, shape)
+  images = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+  images[..., 2] = 0.0  # and so is its convolution
+  for name, value in (("mean", 0.0), ("var", 1e-12)):
+    variables["batch_stats"]["block"]["norm_0"][name][2] = value
+
+  model = export.network(module, variables, shape)
+
+  assert export.parity(model, module, variables, images) < 1e-5
+  (kernel,) = (
+    values
+    for values in map(onnx.numpy_helper.to_array, model.graph.initializer)
+    if values.shape == (4, 1, 3, 3)
+  )
+  assert not kernel[2].any() and np.abs(kernel).max() < 10
 
 
 def test_every_operation_of_nasbench201_is_exported():

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.errors import InputError
-from nasjax.layers.normalization import EPSILON
+from nasjax.layers.normalization import CONSTANT, EPSILON
 from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
 
@@ -309,7 +309,10 @@ def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
     norm = f"norm_{path[-2].key.rpartition('_')[2]}"
     if norm in stats:
       scale = params.get(norm, {}).get("scale", 1.0)
-      scale = scale * jax.lax.rsqrt(stats[norm]["var"] + EPSILON)
+      var = stats[norm]["var"]
+      # Constant channels go without a kernel when deployed, see onnx_nodes.py.
+      rate = jnp.where(var < CONSTANT, 0.0, jax.lax.rsqrt(var + EPSILON))
+      scale = scale * rate
       leaf = leaf * jnp.expand_dims(scale, tuple(range(leaf.ndim - 1)))
     found.append(leaf)
   return found

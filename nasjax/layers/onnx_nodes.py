@@ -13,7 +13,7 @@ import numpy as np
 
 from nasjax.errors import InputError
 from nasjax.hardware.workload import JOINS, Workload
-from nasjax.layers.normalization import EPSILON
+from nasjax.layers.normalization import CONSTANT, EPSILON
 
 OPSET, IR_VERSION = 17, 8
 OUTPUT, BATCH = "logits", "batch"
@@ -112,11 +112,18 @@ def _pads(work: Workload) -> list[int]:
 
 
 def _folded(work, kernel, norm):
-  """(kernel HWIO, bias) with the normalisation after it folded in."""
+  """(kernel HWIO, bias) with the normalisation after it folded in.
+
+  A channel that was the same on all images (behind a saturated activation) is
+  kept as that constant. Its kernel would be multiplied by up to 1 / sqrt(
+  EPSILON) = 316, and with one int8 scale a tensor nothing would be left of the
+  other channels (Sheng et al. 2018, section 3.2).
+  """
   if norm is None:
     return kernel, None
   params, stats = norm
-  scale = 1.0 / np.sqrt(np.asarray(stats["var"], np.float64) + EPSILON)
+  var = np.asarray(stats["var"], np.float64)
+  scale = np.where(var < CONSTANT, 0.0, 1.0 / np.sqrt(var + EPSILON))
   scale = scale * np.asarray(params.get("scale", 1.0), np.float64)
   shift = np.asarray(params.get("bias", 0.0), np.float64)
   bias = shift - np.asarray(stats["mean"], np.float64) * scale
