@@ -28,7 +28,17 @@ from nasjax.layers.barrier import computed_once
 from nasjax.layers.windows import Windows, convolution_windows, pad, taps
 from nasjax.types import Array
 
-__all__ = ["can_run", "run", "scaled", "scaled_norm", "split"]
+__all__ = [
+  "can_run",
+  "is_wide",
+  "run",
+  "scaled",
+  "scaled_each",
+  "scaled_norm",
+  "split",
+  "split_channels",
+  "wide",
+]
 
 _BEFORE = ("subsample",)  # only on the map that all edges read
 
@@ -144,16 +154,20 @@ def _depthwise(x, w, work: Workload, shared: bool) -> Array:
 
 
 def _wide(x: Array, w: Array, work: Workload) -> Array:
-  """One map [B, H, W, C] and kernels [E, K, K, C, D] as one wide kernel."""
+  """One map [B, H, W, C] and kernels [E, K, K, C, D]: [B, H, W, E D]."""
   padding = work.dilation * (work.kernel // 2)
-  y = convolution.conv(
+  return convolution.conv(
     x,
     jnp.moveaxis(w, 0, 3).reshape(*w.shape[1:4], -1),
     (work.stride,) * 2,
     [(padding, padding)] * 2,
     rhs_dilation=(work.dilation,) * 2,
   )
-  return jnp.moveaxis(y.reshape(*y.shape[:3], len(w), -1), 3, 0)
+
+
+def _edges_first(x: Array, edges: int) -> Array:
+  """[B, H, W, E C] -> [E, B, H, W, C]."""
+  return jnp.moveaxis(x.reshape(*x.shape[:3], edges, -1), 3, 0)
 
 
 def _pointwise(x, w, groups: int, shared: bool) -> Array:
@@ -170,16 +184,28 @@ def _pointwise(x, w, groups: int, shared: bool) -> Array:
 
 @jax.custom_vjp
 def scaled_norm(x: Array, weights: Array) -> tuple[Array, Array, Array]:
-  """Weights [E] times x [E, B, H, W, C] at mean 0 and variance 1.
+  """Weights times channels at mean 0 and variance 1 over (B, H, W).
 
   The gradients of both come from the same sums.
 
+  Args:
+    x: [(E,) B, H, W, C].
+    weights: of as many axes, each as long as in `x` or 1, those of B, H and W
+      1.
+
   Returns:
-    (the same shape, mean and variance f32[E, 1, 1, 1, C]).
+    (the same shape as `x`, mean and variance f32[(E,) 1, 1, 1, C]).
   """
-  mean, var = jax.vmap(normalization.moments)(x)
-  scale = weights[:, None, None, None, None]
-  return (scale * normalization.apply(x, mean, var)).astype(x.dtype), mean, var
+  mean, var = _each_edge(normalization.moments)(x)
+  return (
+    (weights * normalization.apply(x, mean, var)).astype(x.dtype),
+    mean,
+    var,
+  )
+
+
+def _each_edge(function):
+  return lambda x: (jax.vmap(function) if x.ndim == 5 else function)(x)
 
 
 def _scaled_norm_forward(x, weights):
@@ -190,16 +216,18 @@ def _scaled_norm_forward(x, weights):
 def _scaled_norm_backward(residuals, cotangents):
   x, weights, mean, var = residuals
   g, g_mean, g_var = cotangents
-  axes, count = (1, 2, 3), x[0].size // x.shape[-1]
+  axes, count = (-4, -3, -2), x.size // mean.size
   wide, rate = g.astype(mean.dtype), lax.rsqrt(var + normalization.EPSILON)
   hat = (x - mean) * rate
   along = jnp.sum(wide * hat, axes, keepdims=True)
   total = jnp.sum(wide, axes, keepdims=True)
-  scale = weights[:, None, None, None, None] * rate
+  scale = weights * rate
   slope = (2 * g_var / rate - scale * along) / count
   shift = (g_mean - scale * total) / count
   x_gradient = (wide * scale + hat * slope + shift).astype(x.dtype)
-  return x_gradient, along.sum((1, 2, 3, 4)).astype(weights.dtype)
+  summed = tuple(a for a, n in enumerate(weights.shape) if n == 1)
+  of_weights = along.sum(summed, keepdims=True).astype(weights.dtype)
+  return x_gradient, of_weights
 
 
 scaled_norm.defvjp(_scaled_norm_forward, _scaled_norm_backward)
@@ -225,6 +253,26 @@ scaled.defvjp(
 
 
 @jax.custom_vjp
+def scaled_each(x: Array, weights: Array) -> tuple[Array, ...]:
+  """As `scaled`, each edge's map apart."""
+  return tuple((w * x).astype(x.dtype) for w in weights)
+
+
+def _scaled_each_backward(residuals, parts):
+  x, weights = residuals
+  parts = [g.astype(weights.dtype) for g in parts]
+  along = jnp.stack([jnp.sum(g * x) for g in parts])
+  sums = [w * g for w, g in zip(weights, parts, strict=True)]
+  return reduce(add, sums).astype(x.dtype), along
+
+
+scaled_each.defvjp(
+  lambda x, weights: (scaled_each(x, weights), (x, weights)),
+  _scaled_each_backward,
+)
+
+
+@jax.custom_vjp
 def split(x: Array) -> tuple[Array, ...]:
   """The maps of each edge, [B, H, W, C] each; their cotangents are stored."""
   return tuple(x[e] for e in range(len(x)))
@@ -233,6 +281,18 @@ def split(x: Array) -> tuple[Array, ...]:
 split.defvjp(
   lambda x: (split(x), None),
   lambda _, parts: (computed_once(jnp.stack(parts)),),
+)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def split_channels(x: Array, edges: int) -> tuple[Array, ...]:
+  """As `split`, of maps that lie side by side, [B, H, W, E C]."""
+  return tuple(jnp.split(x, edges, -1))
+
+
+split_channels.defvjp(
+  lambda x, edges: (split_channels(x, edges), None),
+  lambda edges, _, parts: (computed_once(jnp.concatenate(parts, -1)),),
 )
 
 
@@ -252,6 +312,42 @@ def can_run(block: blocks.Block) -> bool:
     elif work.kind not in blocks.POINTWISE:
       return False
   return not block.affine and not shared
+
+
+def is_wide(block: blocks.Block) -> bool:
+  """Whether `wide` knows all of a block that has parameters."""
+  *first, last = block.workloads
+  return (
+    last.kind == "convolution" and last.groups == 1 and not block.affine
+  ) and all(w.kind in (*_BEFORE, *blocks.POINTWISE) for w in first)
+
+
+def wide(block: blocks.Block, params: Mapping, x: Array) -> Array:
+  """A block that `is_wide`, but for its last normalisation.
+
+  Args:
+    block: one dense convolution and what stands before it.
+    params: of its layers, leaves [E, ...].
+    x: f32[B, H, W, C], which all edges read.
+
+  Returns:
+    f32[B, H', W', E C'], the edges' channels side by side.
+  """
+
+  def unit(params, x):
+    *first, (last, work) = enumerate(block.workloads)
+    for _, before in first:
+      x = _before(before, x)
+    return _wide(x, params[f"convolution_{last}"]["kernel"], work)
+
+  return jax.checkpoint(unit, prevent_cse=False)(params, x)
+
+
+def _before(work: Workload, x: Array) -> Array:
+  """What stands between convolutions."""
+  if work.kind == "subsample":
+    return blocks.subsample(x)
+  return blocks.POINTWISE[work.kind](x)
 
 
 def run(
@@ -290,16 +386,14 @@ def _unit(workloads, start: int, end: int, params: Mapping, x: Array):
   if not shared:
     x, *found = jax.vmap(normalization.standardize)(x)
   for i, work in list(enumerate(workloads))[start:end]:
-    if work.kind in blocks.POINTWISE:
-      x = blocks.POINTWISE[work.kind](x)
-    elif work.kind == "subsample":
-      x = blocks.subsample(x)
+    if work.kind in (*_BEFORE, *blocks.POINTWISE):
+      x = _before(work, x)
     else:
       w = params[f"convolution_{i}"]["kernel"]
       if work.kind == "depthwise":
         x = _depthwise(x, w, work, shared)
       elif shared and work.groups == 1:
-        x = _wide(x, w, work)
+        x = _edges_first(_wide(x, w, work), len(w))
       else:
         x = _pointwise(x, w, work.groups, shared)
       shared = False
