@@ -195,25 +195,35 @@ def test_edges_that_run_together(name):
     own = {"params": params, "batch_stats": stats}
     return mixed.shared(blocks, own, x, weights)[0]
 
-  def apart(weights, params, x):
-    found = []
-    for e in range(3):
-      total = 0.0
-      for k, (key, block) in enumerate(blocks.items()):
-        own = jax.tree.map(
-          lambda v, e=e: v[e],
-          {"params": params[key], "batch_stats": stats[key]},
-        )
-        if block is not None:
-          y = block.apply(own, x, True, mutable=["batch_stats"])[0]
-          total += weights[e, k] * y
-      found.append(total)
-    return found
+  def alone(params, x, e, key):
+    """(output, statistics) of one candidate on one edge."""
+    own = {"params": params[key], "batch_stats": stats[key]}
+    own = jax.tree.map(lambda v: v[e], own)
+    y, new = blocks[key].apply(own, x, True, mutable=["batch_stats"])
+    return y, new.get("batch_stats", {})
 
-  equal(
-    together,
-    apart,
-    simplex(3, len(blocks)),
+  def apart(weights, params, x):
+    return [
+      sum(
+        weights[e, k] * alone(params, x, e, key)[0]
+        for k, key in enumerate(blocks)
+        if blocks[key] is not None
+      )
+      for e in range(3)
+    ]
+
+  params, x, weights = (
     variables["params"],
     normal(*shape),
+    simplex(3, len(blocks)),
   )
+  equal(together, apart, weights, params, x)
+  found = mixed.shared(blocks, variables, x, weights)[1]
+  for e, key in np.ndindex(3, len(blocks)):
+    name = tuple(blocks)[key]
+    if blocks[name] is not None:
+      jax.tree.map(
+        lambda a, b, e=e: np.testing.assert_allclose(a[e], b, 1e-5, 1e-6),
+        found[name],
+        alone(params, x, e, name)[1],
+      )

@@ -42,58 +42,17 @@ import jax
 import numpy as np
 import optax
 
+from experiments import small_fashion
 from experiments.multi_objective import common
-from nasjax import constraints, data, hardware, relaxations, search
-from nasjax.hardware.workload import Workload
-from nasjax.layers.blocks import Builder
+from nasjax import constraints, data, hardware, relaxations, search, spaces
 from nasjax.search import ranking
 from nasjax.spaces import space as space_tools
-from nasjax.spaces.plan import Plan, Stage
-from nasjax.spaces.staged import StagedSpace
 
-CHANNELS, CELLS = 8, 6
-STEPS = 1100
-RATE, ARCH_RATE = 0.1, 0.01
+CHANNELS, CELLS = 4, 3  # cells a stage
+STEPS = 1380
+RATE, ARCH_RATE = 0.05, 0.02
 STOP = 0.5  # of the edges led by skips
 MOST = 1.0  # skips
-EDGES = 3  # one after the other in a cell
-
-
-def make_space(image_shape, num_classes, residual=False) -> StagedSpace:
-  """Chains with the candidates of S2; all cells have the same choices."""
-  stem = Builder(*image_shape).conv(CHANNELS, 3)
-  shape = stem.shape
-  head = Builder(*shape).then("batch_norm").then("relu")
-  head = head.then("global_average_pool").then("linear", num_classes)
-  separable = Builder(*shape).then("relu").depthwise(3).conv(CHANNELS, 1)
-  candidates = {
-    "skip_connect": Builder(*shape).block(),
-    "sep_conv_3x3": separable.block(),
-  }
-  additions = (Workload("add", *shape, CHANNELS),) * (EDGES * residual)
-  stage = Stage(CELLS, (candidates,) * EDGES, {}, additions)
-
-  def cell(x, edge, link):
-    del link
-    for number in range(EDGES):
-      y = edge(number, x)
-      x = x + y if residual else y
-    return x
-
-  def network(images, fixed, stage):
-    x = stage(0, fixed("stem", images))
-    return fixed("head", x).reshape(images.shape[0], -1)
-
-  plan = Plan(
-    {"stem": stem.block(), "head": head.block()},
-    joins=(),
-    stages=(stage,),
-    trunk=network,
-    cell=cell,
-    group="cell",
-    place=lambda stage, repeat, edge: edge,
-  )
-  return StagedSpace("s2", {}, plan)
 
 
 class Kind(NamedTuple):
@@ -103,7 +62,6 @@ class Kind(NamedTuple):
   warmup: float = 0.0
   skips: float | None = None  # the most there may be
   stops: bool = False
-  residual: bool = False
 
 
 def kinds(space, steps) -> dict[str, Kind]:
@@ -126,8 +84,7 @@ def kinds(space, steps) -> dict[str, Kind]:
     "warm-up": Kind(warmup=0.5),
     "operation dropout": Kind(dropped),
     "stop on skips": Kind(stops=True),
-    "limit on skips": Kind(skips=1.0),
-    "residual links": Kind(residual=True),
+    "limit on skips": Kind(skips=MOST),
     "sigmoid": Kind(function(sigmoid, simplex=False)),
     "perturbed": Kind(function(perturbed)),
   }
@@ -140,16 +97,21 @@ def main(
   steps: str = str(STEPS),
   rate: str = str(RATE),
 ) -> None:
-  dataset = data.load("digits")
-  train, valid = data.split(dataset.train, seed=0)
-  plain = make_space(data.shape(train), dataset.num_classes)
-  each = min(len(train.labels), len(valid.labels)) // common.BATCH
+  dataset = data.load("fashion-mnist")
+  images = small_fashion.smaller(dataset.train, small_fashion.IMAGES)
+  train, valid = data.split(images, seed=0)
+  space = spaces.nasbench201(
+    channels=CHANNELS,
+    cells=CELLS,
+    image_shape=data.shape(train),
+    num_classes=dataset.num_classes,
+  )
+  made = common.Setup(space, train, valid, data.Augmentation(), {}, {}, {})
+  each, edges = common.steps_an_epoch(made), space.groups["cell"].edges
   epochs = int(steps) // each
-  for name, kind in kinds(plain, epochs * each).items():
+  for name, kind in kinds(space, epochs * each).items():
     if only and name not in only.split(","):
       continue
-    space = make_space(data.shape(train), dataset.num_classes, kind.residual)
-    made = common.Setup(space, train, valid, data.Augmentation(), {}, {}, {})
     limits = []
     if kind.skips is not None:
       penalty = constraints.augmented_lagrangian()
@@ -173,7 +135,7 @@ def main(
     skips = [space_tools.count_skips(a)[0] for a, _ in found]
     scores = _scores(space, train, valid, [a for a, _ in found])
     print(
-      f"{name}: skips {skips} of {EDGES}, accuracy alone"
+      f"{name}: skips {skips} of {edges}, accuracy alone"
       f" {np.mean(scores):.3f} {np.round(scores, 3)}, epochs"
       f" {[end for _, end in found]} of {epochs}",
       flush=True,
@@ -211,8 +173,9 @@ def _search(space, run, kind, bounds, seed):
   def led(epoch):
     _, weights = decide(epoch.state)
     seen.append(epoch.number)
-    if epoch.number % 20 == 0:
-      share = weights["cell"][:, 0] / weights["cell"].sum(-1)
+    if epoch.number % 10 == 0:
+      share = weights["cell"] / weights["cell"].sum(-1, keepdims=True)
+      share = (share * space.skips["cell"]).sum(-1)
       print(
         f"  seed {seed} epoch {epoch.number}: skips' weights"
         f" {np.round(share, 2)}, accuracy {epoch.info.train_accuracy:.3f}"

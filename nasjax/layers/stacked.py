@@ -196,16 +196,10 @@ def scaled_norm(x: Array, weights: Array) -> tuple[Array, Array, Array]:
   Returns:
     (the same shape as `x`, mean and variance f32[(E,) 1, 1, 1, C]).
   """
-  mean, var = _each_edge(normalization.moments)(x)
-  return (
-    (weights * normalization.apply(x, mean, var)).astype(x.dtype),
-    mean,
-    var,
-  )
-
-
-def _each_edge(function):
-  return lambda x: (jax.vmap(function) if x.ndim == 5 else function)(x)
+  moments = normalization.moments
+  mean, var = (moments if x.ndim == 4 else jax.vmap(moments))(x)
+  y = weights * normalization.apply(x, mean, var)
+  return y.astype(x.dtype), mean, var
 
 
 def _scaled_norm_forward(x, weights):
