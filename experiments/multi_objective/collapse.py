@@ -16,10 +16,10 @@ convolutions, and the accuracy when it is trained alone for 300 steps:
     sigmoid             3 4 3       3 1 3        .794 .648 .798
     perturbed           3 3 1       3 3 5        .781 .781 .793
 
-Plain: the weights of skip and none rise to 0.5 to 0.8 of nearly every edge while
-accuracy in training and validation still rises. Operation dropout keeps skips
-out on every seed, and so does a limit on them, which cannot keep average pools
-from taking their place (all six edges of one seed). Sigmoid (Chu et al. 2020),
+Plain: the weights of skip and none rise to 0.5 to 0.8 of nearly every edge
+while accuracy in training and validation still rises. Operation dropout keeps
+skips out on every seed, and so does a limit on them, which cannot keep average
+pools from taking their place (all six edges of one seed). Sigmoid (Chu et al. 2020),
 where candidates do not compete, and perturbed logits (noise on them; Chen and
 Hsieh 2020) leave half of the edges to convolutions. Stopping when skips lead
 two of a cell's edges (Liang et al. 2019) decides as many skips as `plain`, but
