@@ -19,11 +19,11 @@ convolutions, and the accuracy when it is trained alone for 300 steps:
 Plain: the weights of skip and none rise to 0.5 to 0.8 of nearly every edge
 while accuracy in training and validation still rises. Operation dropout keeps
 skips out on every seed, and so does a limit on them, which cannot keep average
-pools from taking their place (all six edges of one seed). Sigmoid (Chu et al. 2020),
-where candidates do not compete, and perturbed logits (noise on them; Chen and
-Hsieh 2020) leave half of the edges to convolutions. Stopping when skips lead
-two of a cell's edges (Liang et al. 2019) decides as many skips as `plain`, but
-better networks; a warm-up of the weights does not help.
+pools from taking their place (all six edges of one seed). Sigmoid (Chu et al.
+2020), where candidates do not compete, and perturbed logits (noise on them;
+Chen and Hsieh 2020) leave half of the edges to convolutions. Stopping when
+skips lead two of a cell's edges (Liang et al. 2019) decides as many skips as
+`plain`, but better networks; a warm-up of the weights does not help.
 
 Chains of separable convolutions and skips on digits, tried before, collapsed on
 some seeds and builds only.
