@@ -8,14 +8,18 @@ is what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
 dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13: nasbench201/softmax 1.20 (0.574 against 0.687 s; 5 runs);
-before its edges of one node had wide kernels: darts/softmax 1.76 (3.38 against
-5.96 s; 7 runs), edge/softmax 1.01 (1.55 against 1.56 s; 7 runs). On 2 cores of
-a quieter machine with 16, other benchmarks beside, JAX 0.11.2, PyTorch 2.11, 7
-runs: edge/softmax 1.17 (1.315 against 1.538 s; before, as the line above, 0.88:
-1.606 against 1.409), nasbench201/softmax 1.14 (0.558 against 0.636 s; before
-1.21: 0.580 against 0.703). All of that before activations kept their output
-alone, which takes another eighth off the CPU time of edge/softmax.
+0.10.2, PyTorch 2.13, 7 runs:
+
+    nasbench201/softmax     1.27  0.566 against 0.718 s
+    nasbench201-n5/softmax  1.12  3.41 against 3.81 s
+    nasbench201/gdas        1.26  0.258 against 0.326 s, 2 runs of 50 steps
+    edge/softmax            0.99  1.244 against 1.230 s
+    darts/softmax           1.76  3.38 against 5.96 s, before wide kernels
+
+On 2 cores of a quieter machine with 16, other benchmarks beside, JAX 0.11.2,
+PyTorch 2.11, before activations kept their output alone and before the channels
+of nasbench201's edges stayed side by side: edge/softmax 1.17 (1.315 against
+1.538 s), nasbench201/softmax 1.14 (0.558 against 0.636 s).
 
 Where edge/softmax's time goes (CPU time by operation, after that): convolutions
 46% (16 of them in recomputing a cell for its gradient), normalisations 21%,
