@@ -21,7 +21,7 @@ PyTorch 2.11, before activations kept their output alone and before the channels
 of nasbench201's edges stayed side by side: edge/softmax 1.17 (1.315 against
 1.538 s), nasbench201/softmax 1.14 (0.558 against 0.636 s).
 
-Where edge/softmax's time goes (CPU time by operation, after that): convolutions
+Where edge/softmax's time goes (CPU time by operation, after both): convolutions
 46% (16 of them in recomputing a cell for its gradient), normalisations 21%,
 activations 13%, what sums and scales the candidates 15%; passes over memory
 that no operation of the processor fills, 6% of its peak. Not recomputing cells,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.errors import InputError
-from nasjax.layers.normalization import CONSTANT, EPSILON
+from nasjax.layers.normalization import CONSTANT_VARIANCE, EPSILON
 from nasjax.spaces import edge_variables
 from nasjax.types import Array, Metric
 
@@ -311,7 +311,9 @@ def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
       scale = params.get(norm, {}).get("scale", 1.0)
       var = stats[norm]["var"]
       # Constant channels go without a kernel when deployed, see onnx_nodes.py.
-      rate = jnp.where(var < CONSTANT, 0.0, jax.lax.rsqrt(var + EPSILON))
+      rate = jnp.where(
+        var < CONSTANT_VARIANCE, 0.0, jax.lax.rsqrt(var + EPSILON)
+      )
       scale = scale * rate
       leaf = leaf * jnp.expand_dims(scale, tuple(range(leaf.ndim - 1)))
     found.append(leaf)

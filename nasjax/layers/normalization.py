@@ -15,7 +15,7 @@ from jax import lax
 EPSILON = 1e-5  # added to a variance
 # Running variance of a channel that nothing changes any more: a normalised
 # channel's deviation is then under 0.01.
-CONSTANT = 1e-4 * EPSILON
+CONSTANT_VARIANCE = 1e-4 * EPSILON
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:

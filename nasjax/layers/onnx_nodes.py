@@ -13,7 +13,7 @@ import numpy as np
 
 from nasjax.errors import InputError
 from nasjax.hardware.workload import JOINS, Workload
-from nasjax.layers.normalization import CONSTANT, EPSILON
+from nasjax.layers.normalization import CONSTANT_VARIANCE, EPSILON
 
 OPSET, IR_VERSION = 17, 8
 OUTPUT, BATCH = "logits", "batch"
@@ -123,7 +123,7 @@ def _folded(work, kernel, norm):
     return kernel, None
   params, stats = norm
   var = np.asarray(stats["var"], np.float64)
-  scale = np.where(var < CONSTANT, 0.0, 1.0 / np.sqrt(var + EPSILON))
+  scale = np.where(var < CONSTANT_VARIANCE, 0.0, 1.0 / np.sqrt(var + EPSILON))
   scale = scale * np.asarray(params.get("scale", 1.0), np.float64)
   shift = np.asarray(params.get("bias", 0.0), np.float64)
   bias = shift - np.asarray(stats["mean"], np.float64) * scale
