@@ -20,17 +20,17 @@ uses `jax.lax.conv_general_dilated`.
 
 import math
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nasjax.layers.barrier import computed_once
-from nasjax.layers.platform import by_platform
+from nasjax.layers.sums import sums
+from nasjax.layers.trilinear import trilinear
 from nasjax.layers.windows import Pair, Windows, convolution_windows, pad, taps
 
 __all__ = ["conv"]
@@ -155,18 +155,16 @@ def _depthwise_input(g: jax.Array, w: jax.Array, plan: Plan) -> jax.Array:
   )
 
 
-def _depthwise_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
-  windows = plan.windows
+def depthwise_kernel(x: jax.Array, g: jax.Array, windows: Windows) -> jax.Array:
+  """The gradient [..., KH, KW, 1, C] of kernels on [..., N, H, W, C]."""
   x, g = computed_once(pad(x, windows.exact_padding)), computed_once(g)
-  products = [view * g for view in taps(x, windows)]
-  # One reduction with many operands reads the images once.
-  sums = lax.reduce(
-    products,
-    [np.zeros((), g.dtype)] * len(products),
-    lambda a, b: [left + right for left, right in zip(a, b, strict=True)],
-    (1, 2),
-  )
-  return jnp.stack(sums).sum(1).reshape(*windows.kernel, 1, -1)
+  found = sums(lambda x, g: [view * g for view in taps(x, windows)], x, g)
+  w = jnp.stack(found, -2)
+  return w.reshape(*w.shape[:-2], *windows.kernel, 1, -1)
+
+
+def _depthwise_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
+  return depthwise_kernel(x, g, plan.windows)
 
 
 def _merge_factor(groups: int, channels: int) -> int:
@@ -276,60 +274,6 @@ def native_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   shape = (*plan.windows.kernel, plan.channels, g.shape[3])
   w = jax.ShapeDtypeStruct(shape, x.dtype)
   return jax.linear_transpose(lambda w: native_forward(x, w, plan), w)(g)[0]
-
-
-def _choose(cpu, native):
-  """Makes a differentiable function that picks by platform when lowered."""
-
-  @partial(jax.custom_vjp, nondiff_argnums=(2,))
-  def function(a: jax.Array, b: jax.Array, plan: Any) -> jax.Array:
-    return by_platform(
-      a,
-      b,
-      cpu=lambda a, b: cpu(a, b, plan),
-      default=lambda a, b: native(a, b, plan),
-    )
-
-  return function
-
-
-def _define_derivative(function, left, right):
-  """Gives function(a, b) the pull-backs left(ct, a, b) and right(ct, a, b)."""
-  function.defvjp(
-    lambda a, b, plan: (function(a, b, plan), (a, b)),
-    lambda plan, ab, ct: (left(ct, *ab, plan), right(ct, *ab, plan)),
-  )
-
-
-def trilinear(forward, input_gradient, kernel_gradient):
-  """Makes the three functions of a bilinear operation, see the module.
-
-  Args:
-    forward: (on CPU, elsewhere) of x, w and a plan -> y.
-    input_gradient: the same of g, w and a plan -> dx.
-    kernel_gradient: the same of x, g and a plan -> dw.
-
-  Returns:
-    The three; each has the other two for its derivatives.
-  """
-  parts = forward, input_gradient, kernel_gradient
-  forward, of_input, of_kernel = (_choose(*part) for part in parts)
-  _define_derivative(
-    forward,
-    lambda ct, x, w, plan: of_input(ct, w, plan),
-    lambda ct, x, w, plan: of_kernel(x, ct, plan),
-  )
-  _define_derivative(
-    of_input,
-    lambda ct, g, w, plan: forward(ct, w, plan),
-    lambda ct, g, w, plan: of_kernel(ct, g, plan),
-  )
-  _define_derivative(
-    of_kernel,
-    lambda ct, x, g, plan: of_input(g, ct, plan),
-    lambda ct, x, g, plan: forward(x, ct, plan),
-  )
-  return forward, of_input, of_kernel
 
 
 _forward, _, _ = trilinear(

@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nasjax.hardware.workload import Workload
 from nasjax.layers import blocks, convolution, normalization
 from nasjax.layers.barrier import computed_once
+from nasjax.layers.trilinear import trilinear
 from nasjax.layers.windows import Windows, convolution_windows, pad, taps
 from nasjax.types import Array
 
@@ -50,19 +50,10 @@ class _Plan(NamedTuple):
   shared: bool  # all edges read one map
 
 
-def _flat(function, x: Array, *arguments):
-  """`function` of [B, H, W, C] on [E, B, H, W, C]; it may return a list."""
-  made = function(x.reshape(-1, *x.shape[-3:]), *arguments)
-  lead = x.shape[:-3]
-  if isinstance(made, list):
-    return [v.reshape(*lead, *v.shape[1:]) for v in made]
-  return made.reshape(*lead, *made.shape[1:])
-
-
 def _weighted_taps(x, w, windows: Windows, spacing=(1, 1)) -> Array:
   """Sums windows of [(E,) B, H, W, C] by w [E, KH, KW, 1, C]."""
-  padded = _flat(pad, x, windows.exact_padding, spacing)
-  views = _flat(taps, computed_once(padded), windows)
+  padded = computed_once(pad(x, windows.exact_padding, spacing))
+  views = taps(padded, windows)
   w = w.reshape(len(w), len(views), 1, 1, 1, -1)
   return reduce(add, [view * w[:, i] for i, view in enumerate(views)])
 
@@ -84,19 +75,8 @@ def _cpu_input(g, w, plan: _Plan) -> Array:
 
 
 def _cpu_kernel(x, g, plan: _Plan) -> Array:
-  windows = plan.windows
   x = x[None] if plan.shared else x
-  padded = computed_once(_flat(pad, x, windows.exact_padding))
-  products = [view * g for view in _flat(taps, padded, windows)]
-  # One reduction with many operands reads the maps once.
-  sums = lax.reduce(
-    products,
-    [np.zeros((), g.dtype)] * len(products),
-    lambda a, b: [left + right for left, right in zip(a, b, strict=True)],
-    (2, 3),
-  )
-  w = jnp.stack(sums, 1).sum(2)
-  return w.reshape(len(g), *windows.kernel, 1, -1)
+  return convolution.depthwise_kernel(x, g, plan.windows)
 
 
 def _each_native(function, shared: bool):
@@ -127,7 +107,7 @@ def _in_float32(cpu):
   return run
 
 
-_forward, _, _ = convolution.trilinear(
+_forward, _, _ = trilinear(
   (
     _in_float32(_cpu_forward),
     _each_native(convolution.native_forward, True),

@@ -75,36 +75,38 @@ def pad(
   """Pads height and width, and spreads what is there.
 
   Args:
-    x: images, [N, H, W, C].
+    x: images, [..., H, W, C].
     padding: (low, high) of height and width; negative ones crop.
     spacing: distance of neighbouring entries in the result.
     value: what is put in.
 
   Returns:
-    The padded images, [N, H', W', C].
+    The padded images, [..., H', W', C].
   """
   inner = [(*p, s - 1) for p, s in zip(padding, spacing, strict=True)]
   if not any(map(any, inner)):
     return x
-  return lax.pad(x, jnp.asarray(value, x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+  lead = [(0, 0, 0)] * (x.ndim - 3)
+  return lax.pad(x, jnp.asarray(value, x.dtype), [*lead, *inner, (0, 0, 0)])
 
 
 def taps(x: jax.Array, windows: Windows) -> list[jax.Array]:
   """Returns what each tap of the windows sees, row by row.
 
   Args:
-    x: images with the windows' exact padding, [N, H', W', C].
+    x: images with the windows' exact padding, [..., H', W', C].
     windows: their geometry.
 
   Returns:
-    KH * KW arrays [N, H_out, W_out, C].
+    KH * KW arrays [..., H_out, W_out, C].
   """
   height, width = windows.reach
   return [
     x[
-      :,
+      ...,
       row : row + height + 1 : windows.strides[0],
       column : column + width + 1 : windows.strides[1],
+      :,
     ]
     for row in range(0, windows.extent[0] + 1, windows.dilation[0])
     for column in range(0, windows.extent[1] + 1, windows.dilation[1])
