@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.layers.sums import sums
+
 EPSILON = 1e-5  # added to a variance
 # Running variance of a channel that nothing changes any more: a normalised
 # channel's deviation is then under 0.01.
@@ -21,12 +23,32 @@ CONSTANT_VARIANCE = 1e-4 * EPSILON
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and variance of each channel, f32[1, 1, 1, C] or wider."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  mean = _mean(wide)
-  return mean, jnp.maximum(_mean(wide * wide) - mean * mean, 0.0)
+  total, squares = sum_and_dot(wide, wide)
+  count = x.size // total.size
+  mean = total / count
+  return mean, jnp.maximum(squares / count - mean * mean, 0.0)
 
 
-def _mean(x: jax.Array) -> jax.Array:
-  return x.mean((0, 1, 2), keepdims=True)
+@jax.custom_vjp
+def sum_and_dot(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Sums of x and of x * y over images, rows and columns.
+
+  Args:
+    x: f32[..., B, H, W, C].
+    y: the same.
+
+  Returns:
+    Two of f32[..., 1, 1, 1, C]. Reverse mode of every order.
+  """
+  wide = (*x.shape[:-4], 1, 1, 1, x.shape[-1])
+  found = sums(lambda x, y: [x, x * y], x, y)
+  return tuple(v.reshape(wide) for v in found)
+
+
+sum_and_dot.defvjp(
+  lambda x, y: (sum_and_dot(x, y), (x, y)),
+  lambda xy, ct: (ct[0] + ct[1] * xy[1], ct[1] * xy[0]),
+)
 
 
 def apply(x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
@@ -64,8 +86,9 @@ def _backward(residuals, cotangents):
   scale = lax.rsqrt(var + EPSILON)
   wide = g.astype(mean.dtype)
   hat = (x - mean) * scale
-  along = 2 * g_var / (count * scale) - scale * _mean(wide * hat)
-  shift = g_mean / count - scale * _mean(wide)
+  total, dot = sum_and_dot(wide, hat)
+  along = (2 * g_var / scale - scale * dot) / count
+  shift = (g_mean - scale * total) / count
   return ((wide * scale + hat * along + shift).astype(x.dtype),)
 
 

@@ -176,8 +176,7 @@ def scaled_norm(x: Array, weights: Array) -> tuple[Array, Array, Array]:
   Returns:
     (the same shape as `x`, mean and variance f32[(E,) 1, 1, 1, C]).
   """
-  moments = normalization.moments
-  mean, var = (moments if x.ndim == 4 else jax.vmap(moments))(x)
+  mean, var = normalization.moments(x)
   y = weights * normalization.apply(x, mean, var)
   return y.astype(x.dtype), mean, var
 
@@ -190,11 +189,10 @@ def _scaled_norm_forward(x, weights):
 def _scaled_norm_backward(residuals, cotangents):
   x, weights, mean, var = residuals
   g, g_mean, g_var = cotangents
-  axes, count = (-4, -3, -2), x.size // mean.size
+  count = x.size // mean.size
   wide, rate = g.astype(mean.dtype), lax.rsqrt(var + normalization.EPSILON)
   hat = (x - mean) * rate
-  along = jnp.sum(wide * hat, axes, keepdims=True)
-  total = jnp.sum(wide, axes, keepdims=True)
+  total, along = normalization.sum_and_dot(wide, hat)
   scale = weights * rate
   slope = (2 * g_var / rate - scale * along) / count
   shift = (g_mean - scale * total) / count
