@@ -158,9 +158,9 @@ def apply(
     cells = (pick(variables, name), weights, paths, links)
     # Cells in a loop would write what their gradients need to memory and read
     # it back; computing it anew is faster (edge, softmax: 0.93 against 1.22 s)
-    # and takes a quarter of the memory. Sampled paths, and edges that run
-    # together, recompute already.
-    loop = part.repeats > 1 and paths is None and not part.sources
+    # or as fast (NAS-Bench-201, N=5) and takes a quarter to a sixth of the
+    # memory. Sampled paths recompute already.
+    loop = part.repeats > 1 and paths is None
     if remat or (remat is None and loop):
       body = jax.checkpoint(body, prevent_cse=False)
     if part.repeats == 1:  # x may change its shapes
