@@ -8,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from nasjax.layers.normalization import BatchNorm, standardize
+from nasjax.layers.sums import sums
 
 
 @pytest.fixture
@@ -63,3 +64,15 @@ def test_half_precision_keeps_its_type_and_wide_statistics(images):
   np.testing.assert_allclose(
     np.asarray(y, np.float32), standardize(images)[0], atol=0.05
   )
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_sums_of_any_number_of_images_and_terms(count):
+  rng = np.random.default_rng(count)
+  x, y = (rng.normal(size=(2, count, 3, 4, 5)).astype("f4") for _ in "xy")
+
+  def terms(x, y):
+    return [x, y] + [x * (y + i * x) for i in range(11)]
+
+  for found, wanted in zip(sums(terms, x, y), terms(x, y), strict=True):
+    np.testing.assert_allclose(found, wanted.sum((1, 2, 3)), rtol=1e-4)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nasjax.layers.platform import by_platform
 from nasjax.layers.sums import sums
 
 EPSILON = 1e-5  # added to a variance
@@ -40,9 +41,17 @@ def sum_and_dot(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
   Returns:
     Two of f32[..., 1, 1, 1, C]. Reverse mode of every order.
   """
+  return by_platform(x, y, cpu=_cpu_sum_and_dot, default=_plain_sum_and_dot)
+
+
+def _cpu_sum_and_dot(x, y):
   wide = (*x.shape[:-4], 1, 1, 1, x.shape[-1])
   found = sums(lambda x, y: [x, x * y], x, y)
   return tuple(v.reshape(wide) for v in found)
+
+
+def _plain_sum_and_dot(x, y):
+  return tuple(v.sum((-4, -3, -2), keepdims=True) for v in (x, x * y))
 
 
 sum_and_dot.defvjp(
