@@ -3,11 +3,11 @@
 The same supernet on the same weights in both; outputs are compared first. Both
 are warmed up and alternate on the same cores, three steps at a time, which
 nasjax runs as one program, as a search does. PyTorch runs in both memory
-formats and the faster counts; one that is clearly slower takes no more turns. For gdas the means over 50 or more steps of
-sampled paths are compared, run in blocks that alternate. A ratio over 1 says
-that nasjax is faster. `overhead` is what metrics and limits add to a step (a
-ratio near 1 is good), `epoch` steps dispatched from Python over the same steps
-in one scan.
+formats and the faster counts; one that is clearly slower takes no more turns.
+For gdas the means over 50 or more steps of sampled paths are compared, run in
+blocks that alternate. A ratio over 1 says that nasjax is faster. `overhead` is
+what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
+dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
 0.10.2, PyTorch 2.13, 7 runs:
