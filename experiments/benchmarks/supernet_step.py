@@ -70,7 +70,7 @@ RELAXATIONS = {"softmax": relaxations.softmax, "gdas": relaxations.gdas}
 _GDAS_STEPS = 50  # at least, of all turns together
 # In one program, as a search runs its epochs: a program's memory is faulted in
 # anew in every call, a quarter of a step's time where that is 1.3 GB.
-_STEPS = 3
+STEPS = 3
 _SLOWER = 1.25  # a memory format that takes so much longer takes no more turns
 _PEERS = tuple(
   f"{space}/{r}"
@@ -161,7 +161,7 @@ def measure(key, peer, runs, machine):
   batch = _BATCH.get(name, 64)
   images, labels, train, valid = batches(shape, batch)
   # Shares of the steps take turns: whole blocks would outlast the 25 minutes.
-  steps = -(-_GDAS_STEPS // runs) if relaxation == "gdas" else _STEPS
+  steps = -(-_GDAS_STEPS // runs) if relaxation == "gdas" else STEPS
   data = peer.save("data", images=images, labels=labels)
   weights = peer.save("weights", **flat(space.init(jax.random.key(1))))
   ids = {
