@@ -1,8 +1,8 @@
 """What second order costs: an unrolled step over a first-order one.
 
-NAS-Bench-201 supernet, softmax, C=16, N=1, batch 64. `flops_ratio` is that of
-the compiled programs, of three steps each; PyTorch's second order (DARTS's finite differences, as
-its code has them) stands beside it.
+NAS-Bench-201 supernet, softmax, C=16, N=1, batch 64, three steps in a program.
+`flops_ratio` is that of the compiled programs; PyTorch's second order (DARTS's
+finite differences, as its code has them) stands beside it.
 
     python experiments/benchmarks/hypergradient.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]
