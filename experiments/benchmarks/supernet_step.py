@@ -10,25 +10,30 @@ what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
 dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs:
+0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets:
 
-    nasbench201/softmax     1.27  0.566 against 0.718 s
-    nasbench201-n5/softmax  1.12  3.41 against 3.81 s
-    nasbench201/gdas        1.26  0.258 against 0.326 s, 2 runs of 50 steps
-    edge/softmax            0.99  1.244 against 1.230 s
-    darts/softmax           1.76  3.38 against 5.96 s, before wide kernels
+    nasbench201/softmax     1.61 (1.49)  0.434 against 0.699 s
+    nasbench201/gdas        1.22 (1.12)  0.214 against 0.261 s
+    nasbench201-n5/softmax  1.25 (1.37)  2.31 against 2.89 s
+    nasbench201-n5/gdas     0.94         0.813 against 0.764 s
+    edge/softmax            1.04         1.300 against 1.358 s, one step a turn
+    edge/gdas               1.17         0.170 against 0.199 s
 
-On 2 cores of a quieter machine with 16, other benchmarks beside, JAX 0.11.2,
-PyTorch 2.11, before activations kept their output alone and before the channels
-of nasbench201's edges stayed side by side: edge/softmax 1.17 (1.315 against
-1.538 s), nasbench201/softmax 1.14 (0.558 against 0.636 s).
+The machine's matrix product moved between 151 and 291 GFLOP/s meanwhile.
 
-Where edge/softmax's time goes (CPU time by operation, after both): convolutions
-46% (16 of them in recomputing a cell for its gradient), normalisations 21%,
-activations 13%, what sums and scales the candidates 15%; passes over memory
-that no operation of the processor fills, 6% of its peak. Not recomputing cells,
-run one after the other, saved 4 to 20% for four times the memory and twice the
-time to compile; keeping convolutions' outputs alone in the loop saved nothing.
+Where edge/softmax's time goes (CPU time by operation): convolutions 46% (16 of
+them in recomputing a cell for its gradient), normalisations 21%, activations
+13%, what sums and scales the candidates 15%; passes over memory that no
+operation of the processor fills, 5% of its peak. Not recomputing cells, run one
+after the other, saved 4 to 20% for four times the memory and twice the time to
+compile; keeping convolutions' outputs alone in the loop saved nothing, nor did
+keeping the moments of normalisations.
+
+nasbench201-n5/gdas: a third of the time is what the loop over cells writes for
+the gradient and reads back. Computing the cells anew instead (`remat=True`)
+takes as long, in a fifth of the memory, and 30% longer to compile. Sampled
+candidates without a normalisation run through one whose result is not taken: a
+condition of its own there saved nothing.
 
     python experiments/benchmarks/supernet_step.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]
