@@ -16,7 +16,7 @@ Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
     nasbench201/gdas        1.22 (1.12)  0.214 against 0.261 s
     nasbench201-n5/softmax  1.25 (1.37)  2.31 against 2.89 s
     nasbench201-n5/gdas     0.94         0.813 against 0.764 s
-    edge/softmax            1.04         1.300 against 1.358 s, one step a turn
+    edge/softmax            1.25 (1.04)  1.109 against 1.383 s
     edge/gdas               1.17         0.170 against 0.199 s
 
 The machine's matrix product moved between 151 and 291 GFLOP/s meanwhile.
