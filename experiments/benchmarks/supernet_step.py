@@ -15,16 +15,19 @@ Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
     nasbench201/softmax     1.61 (1.49)  0.434 against 0.699 s
     nasbench201/gdas        1.22 (1.12)  0.214 against 0.261 s
     nasbench201-n5/softmax  1.25 (1.37)  2.31 against 2.89 s
-    nasbench201-n5/gdas     0.94         0.813 against 0.764 s
+    nasbench201-n5/gdas     0.94 (0.89)  0.813 against 0.764 s
     edge/softmax            1.25 (1.04)  1.109 against 1.383 s
-    edge/gdas               1.17         0.170 against 0.199 s
+    edge/gdas               1.17         0.170 against 0.199 s, some changes ago
 
-The machine's matrix product moved between 151 and 291 GFLOP/s meanwhile.
+darts/softmax was 1.76 before wide kernels and is not measured since: its step
+takes over three minutes to compile. The machine's matrix product moved between
+151 and 291 GFLOP/s meanwhile.
 
-Where edge/softmax's time goes (CPU time by operation): convolutions 46% (16 of
-them in recomputing a cell for its gradient), normalisations 21%, activations
-13%, what sums and scales the candidates 15%; passes over memory that no
-operation of the processor fills, 5% of its peak. Not recomputing cells, run one
+Where edge/softmax's time goes (CPU time by operation, before convolutions of
+many channels ran on all cores): convolutions 49% (15 of them in recomputing a
+cell for its gradient), normalisations 21%, activations 10%, the rest sums,
+scales, pools and copies; passes over memory that no operation of the processor
+fills. Not recomputing cells, run one
 after the other, saved 4 to 20% for four times the memory and twice the time to
 compile; keeping convolutions' outputs alone in the loop saved nothing, nor did
 keeping the moments of normalisations.

@@ -1,4 +1,7 @@
-"""A bilinear operation whose derivatives of every order are its own three."""
+"""Bilinear operations whose derivatives of every order are three functions.
+
+The trilinear form that holds them all stands in `convolution.py`.
+"""
 
 from functools import partial
 from typing import Any
@@ -32,7 +35,7 @@ def _define_derivative(function, left, right):
 
 
 def trilinear(forward, input_gradient, kernel_gradient):
-  """Makes the three functions of a bilinear operation, see the module.
+  """Makes the three functions of a bilinear operation.
 
   Args:
     forward: (on CPU, elsewhere) of x, w and a plan -> y.
