@@ -284,7 +284,7 @@ def native_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   return jax.linear_transpose(lambda w: native_forward(x, w, plan), w)(g)[0]
 
 
-_forward, _, _ = trilinear(
+_forward = trilinear(
   (_cpu_forward, native_forward),
   (_cpu_input, native_input),
   (_cpu_kernel, native_kernel),

@@ -41,7 +41,10 @@ def sum_and_dot(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
   Returns:
     Two of f32[..., 1, 1, 1, C]. Reverse mode of every order.
   """
-  return by_platform(x, y, cpu=_cpu_sum_and_dot, default=_plain_sum_and_dot)
+  total, dot = by_platform(
+    x, y, cpu=_cpu_sum_and_dot, default=_plain_sum_and_dot
+  )
+  return total, dot
 
 
 def _cpu_sum_and_dot(x, y):

@@ -1,27 +1,116 @@
-"""One implementation for CPU, another for GPU and TPU."""
+"""One implementation for CPU, another for GPU and TPU.
 
-from collections.abc import Callable
-from functools import partial
+A primitive rather than `jax.lax.platform_dependent`: it is one operation until
+it is lowered, and then only the implementation that is wanted gets traced. The
+default search's update is traced in half the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
-from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+__all__ = ["Planned", "by_platform", "lowered_by", "shapes"]
+
+
+class Planned(NamedTuple):
+  """A function of arrays and a plan; hashable, unlike a `partial`."""
+
+  function: Callable
+  plan: Any
+
+  def __call__(self, *operands: jax.Array):
+    """The function of the operands and the plan."""
+    return self.function(*operands, self.plan)
+
+
+@lru_cache(maxsize=4096)
+def _shapes(function: Callable, operands: tuple[ShapedArray, ...]):
+  found = jax.eval_shape(
+    lambda *x: function(*x),  # JAX keeps weak references, tuples have none
+    *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands),
+  )
+  return [ShapedArray(x.shape, x.dtype) for x in jax.tree.leaves(found)]
+
+
+def shapes(function: Callable, *operands: ShapedArray) -> list[ShapedArray]:
+  """Shapes of what a hashable function makes of arrays of given shapes."""
+  plain = tuple(ShapedArray(x.shape, x.dtype) for x in operands)
+  return _shapes(function, plain)
+
+
+def lowered_by(primitive: Primitive, cpu: Callable, default: Callable) -> None:
+  """Lowers a primitive to a function of the platform.
+
+  Args:
+    primitive: with any number of results.
+    cpu: (*operands, **params) -> results, on CPU.
+    default: the same on GPU and TPU.
+  """
+  lower = partial(mlir.lower_fun, multiple_results=primitive.multiple_results)
+  mlir.register_lowering(primitive, lower(default))
+  mlir.register_lowering(primitive, lower(cpu), "cpu")
+
+  @lru_cache(maxsize=256)
+  def compiled(params):
+    return jax.jit(partial(primitive.bind, **dict(params)))
+
+  primitive.def_impl(
+    lambda *operands, **params: compiled(tuple(params.items()))(*operands)
+  )
+
+
+class _Mapped(NamedTuple):
+  """A function of one image for many; hashable as it is."""
+
+  function: Callable
+  axes: tuple[int | None, ...]
+
+  def __call__(self, *operands: jax.Array):
+    return jax.vmap(self.function, self.axes)(*operands)
+
+
+_choice = Primitive("by_platform")
+_choice.multiple_results = True
+_choice.def_abstract_eval(
+  lambda *operands, cpu, default: shapes(default, *operands)
+)
+lowered_by(
+  _choice,
+  lambda *operands, cpu, default: jax.tree.leaves(cpu(*operands)),
+  lambda *operands, cpu, default: jax.tree.leaves(default(*operands)),
+)
+
+
+def _batched(operands: Sequence, axes: Sequence, *, cpu, default):
+  axes = tuple(axes)
+  found = _choice.bind(
+    *operands, cpu=_Mapped(cpu, axes), default=_Mapped(default, axes)
+  )
+  return found, [0] * len(found)
+
+
+batching.primitive_batchers[_choice] = _batched
 
 
 def by_platform(*operands: jax.Array, cpu: Callable, default: Callable):
   """Returns `cpu(*operands)` on CPU, `default(*operands)` on GPU and TPU.
 
-  `jax.lax.platform_dependent` that can be differentiated twice inside a scan:
-  there JAX 0.10.2 takes the operands of its branches one place off, unless it
-  is differentiated as a whole. The checkpoint keeps it whole; it costs nothing,
-  since all callers bring their own derivatives.
+  It has no derivative: callers bring their own.
 
   Args:
     *operands: arrays, taken by both.
-    cpu: the function on CPU.
+    cpu: the function on CPU; hashable, the same one for the same work, so that
+      nothing is traced twice.
     default: the function elsewhere, of the same result types.
 
   Returns:
-    The result of the one for the platform compiled for.
+    The results, a list of arrays.
   """
-  choose = partial(lax.platform_dependent, cpu=cpu, default=default)
-  return jax.checkpoint(choose, prevent_cse=False)(*operands)
+  return _choice.bind(*operands, cpu=cpu, default=default)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from nasjax.layers.barrier import computed_once
-from nasjax.layers.platform import by_platform
+from nasjax.layers.platform import Planned, by_platform
 from nasjax.layers.windows import Windows, pad, taps
 
 _MANY_TAPS = 64  # larger windows are left to XLA: too many slices to compile
@@ -40,28 +40,29 @@ def _cpu_sum(x: jax.Array, windows: Windows) -> jax.Array:
 def _sum(x: jax.Array, windows: Windows) -> jax.Array:
   """Returns the sum of every window."""
   return by_platform(
-    x,
-    cpu=lambda x: _cpu_sum(x, windows),
-    default=lambda x: _native_sum(x, windows),
-  )
+    x, cpu=Planned(_cpu_sum, windows), default=Planned(_native_sum, windows)
+  )[0]
+
+
+def _cpu_transposed(g: jax.Array, windows: Windows) -> jax.Array:
+  g = pad(g, ((0, 0), (0, 0)), windows.strides)
+  return _cpu_sum(g, windows.transposed)
+
+
+def _native_transposed(g: jax.Array, windows: Windows) -> jax.Array:
+  shape = (g.shape[0], *windows.size, g.shape[3])
+  x = jax.ShapeDtypeStruct(shape, g.dtype)
+  return jax.linear_transpose(lambda x: _native_sum(x, windows), x)(g)[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _sum_transposed(g: jax.Array, windows: Windows) -> jax.Array:
   """Returns, for every input, the sum over the windows it is in."""
-
-  def native(g: jax.Array) -> jax.Array:
-    shape = (g.shape[0], *windows.size, g.shape[3])
-    x = jax.ShapeDtypeStruct(shape, g.dtype)
-    return jax.linear_transpose(lambda x: _native_sum(x, windows), x)(g)[0]
-
   return by_platform(
     g,
-    cpu=lambda g: _cpu_sum(
-      pad(g, ((0, 0), (0, 0)), windows.strides), windows.transposed
-    ),
-    default=native,
-  )
+    cpu=Planned(_cpu_transposed, windows),
+    default=Planned(_native_transposed, windows),
+  )[0]
 
 
 _sum.defvjp(

@@ -107,7 +107,7 @@ def _in_float32(cpu):
   return run
 
 
-_forward, _, _ = trilinear(
+_forward = trilinear(
   (
     _in_float32(_cpu_forward),
     _each_native(convolution.native_forward, True),

@@ -3,39 +3,112 @@
 The trilinear form that holds them all stands in `convolution.py`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
 
-from nasjax.layers.platform import by_platform
+from nasjax.layers import platform
 
-
-def _choose(cpu, native):
-  """Makes a differentiable function that picks by platform when lowered."""
-
-  @partial(jax.custom_vjp, nondiff_argnums=(2,))
-  def function(a: jax.Array, b: jax.Array, plan: Any) -> jax.Array:
-    return by_platform(
-      a,
-      b,
-      cpu=lambda a, b: cpu(a, b, plan),
-      default=lambda a, b: native(a, b, plan),
-    )
-
-  return function
+__all__ = ["trilinear"]
 
 
-def _define_derivative(function, left, right):
-  """Gives function(a, b) the pull-backs left(ct, a, b) and right(ct, a, b)."""
-  function.defvjp(
-    lambda a, b, plan: (function(a, b, plan), (a, b)),
-    lambda plan, ab, ct: (left(ct, *ab, plan), right(ct, *ab, plan)),
-  )
+class _Part(NamedTuple):
+  """One of the three functions, on CPU and elsewhere."""
+
+  cpu: Callable
+  default: Callable
 
 
-def trilinear(forward, input_gradient, kernel_gradient):
-  """Makes the three functions of a bilinear operation.
+class _Form(NamedTuple):
+  """The three functions, each of two arrays and a plan; hashable."""
+
+  forward: _Part  # x, w -> y
+  of_input: _Part  # g, w -> dx
+  of_kernel: _Part  # x, g -> dw
+
+
+# Of each function: the one that is the gradient of its left operand, the order
+# of its operands (c for the cotangent, l and r for the two), and the same of
+# the right one.
+_GRADIENTS = {
+  "forward": (("of_input", "cr"), ("of_kernel", "lc")),
+  "of_input": (("forward", "cr"), ("of_kernel", "cl")),
+  "of_kernel": (("of_input", "rc"), ("forward", "lc")),
+}
+
+# A primitive is quick to trace, unlike a `custom_vjp`, and has both modes.
+_bilinear = Primitive("bilinear")
+
+
+@_bilinear.def_abstract_eval
+def _shape(a, b, *, form: _Form, name: str, plan: Any):
+  function = platform.Planned(getattr(form, name).default, plan)
+  return platform.shapes(function, a, b)[0]
+
+
+platform.lowered_by(
+  _bilinear,
+  lambda a, b, form, name, plan: getattr(form, name).cpu(a, b, plan),
+  lambda a, b, form, name, plan: getattr(form, name).default(a, b, plan),
+)
+
+
+def _pulled_back(side: int, ct, a, b, *, form: _Form, name: str, plan: Any):
+  gradient, order = _GRADIENTS[name][side]
+  given = dict(c=ct, l=a, r=b)
+  operands = (given[letter] for letter in order)
+  return _bilinear.bind(*operands, form=form, name=gradient, plan=plan)
+
+
+ad.defbilinear(_bilinear, partial(_pulled_back, 0), partial(_pulled_back, 1))
+
+
+class _Mapped(NamedTuple):
+  """A function over an axis of some operands, summed if its result has none."""
+
+  function: Callable
+  axes: tuple[int | None, int | None]
+  summed: bool
+
+  def __call__(self, a: jax.Array, b: jax.Array, plan: Any) -> jax.Array:
+    many = jax.vmap(lambda a, b: self.function(a, b, plan), self.axes)(a, b)
+    return many.sum(0) if self.summed else many
+
+
+def _batched(operands: Sequence, axes: Sequence, *, form, name, plan):
+  operands = [
+    x if axis is None else jnp.moveaxis(x, axis, 0)
+    for x, axis in zip(operands, axes, strict=True)
+  ]
+  left, right = (None if axis is None else 0 for axis in axes)
+  # Each function's operands and result have the axis or not, as the others say.
+  names = dict(forward="xwy", of_input="ywx", of_kernel="xyw")
+  known = dict(zip(names[name], (left, right, 0), strict=True))
+
+  def mapped(name: str, part: _Part) -> _Part:
+    a, b, result = (known[letter] for letter in names[name])
+    return _Part(*(_Mapped(f, (a, b), result is None) for f in part))
+
+  form = _Form(*(mapped(n, getattr(form, n)) for n in _Form._fields))
+  return _bilinear.bind(*operands, form=form, name=name, plan=plan), 0
+
+
+batching.primitive_batchers[_bilinear] = _batched
+
+
+def trilinear(
+  forward: tuple[Callable, Callable],
+  input_gradient: tuple[Callable, Callable],
+  kernel_gradient: tuple[Callable, Callable],
+) -> Callable:
+  """Makes a bilinear operation of three functions of arrays and a plan.
 
   Args:
     forward: (on CPU, elsewhere) of x, w and a plan -> y.
@@ -43,23 +116,12 @@ def trilinear(forward, input_gradient, kernel_gradient):
     kernel_gradient: the same of x, g and a plan -> dw.
 
   Returns:
-    The three; each has the other two for its derivatives.
+    `forward` as a function of x, w and a hashable plan. Both modes of every
+    order: the derivatives are the three functions.
   """
-  parts = forward, input_gradient, kernel_gradient
-  forward, of_input, of_kernel = (_choose(*part) for part in parts)
-  _define_derivative(
-    forward,
-    lambda ct, x, w, plan: of_input(ct, w, plan),
-    lambda ct, x, w, plan: of_kernel(x, ct, plan),
-  )
-  _define_derivative(
-    of_input,
-    lambda ct, g, w, plan: forward(ct, w, plan),
-    lambda ct, g, w, plan: of_kernel(ct, g, plan),
-  )
-  _define_derivative(
-    of_kernel,
-    lambda ct, x, g, plan: of_input(g, ct, plan),
-    lambda ct, x, g, plan: forward(x, ct, plan),
-  )
-  return forward, of_input, of_kernel
+  form = _Form(*(_Part(*p) for p in (forward, input_gradient, kernel_gradient)))
+
+  def run(x: jax.Array, w: jax.Array, plan: Any) -> jax.Array:
+    return _bilinear.bind(x, w, form=form, name="forward", plan=plan)
+
+  return run

@@ -22,6 +22,9 @@ def or_wait(arch_step: Callable, costs: Callable, arch_start: int) -> Callable:
   if arch_start <= 0:
     return arch_step
 
+  # Traced once, for the shapes of what it reports as for itself.
+  arch_step = jax.jit(arch_step)
+
   def step_or_wait(shared, member, step, train, valid, key):
     operands = (shared, member, step, train, valid, key)
 
