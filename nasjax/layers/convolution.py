@@ -167,7 +167,7 @@ def depthwise_kernel(x: jax.Array, g: jax.Array, windows: Windows) -> jax.Array:
   """The gradient [..., KH, KW, 1, C] of kernels on [..., N, H, W, C]."""
   x, g = computed_once(pad(x, windows.exact_padding)), computed_once(g)
   found = sums(lambda x, g: [view * g for view in taps(x, windows)], x, g)
-  w = jnp.stack(found, -2)
+  w = jnp.moveaxis(found, 0, -2)
   return w.reshape(*w.shape[:-2], *windows.kernel, 1, -1)
 
 

@@ -50,7 +50,7 @@ def sum_and_dot(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _cpu_sum_and_dot(x, y):
   wide = (*x.shape[:-4], 1, 1, 1, x.shape[-1])
   found = sums(lambda x, y: [x, x * y], x, y)
-  return tuple(v.reshape(wide) for v in found)
+  return found[0].reshape(wide), found[1].reshape(wide)
 
 
 def _plain_sum_and_dot(x, y):
