@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial, reduce
-from operator import add
 from typing import NamedTuple
 
 import jax
@@ -55,7 +54,7 @@ def _weighted_taps(x, w, windows: Windows, spacing=(1, 1)) -> Array:
   padded = computed_once(pad(x, windows.exact_padding, spacing))
   views = taps(padded, windows)
   w = w.reshape(len(w), len(views), 1, 1, 1, -1)
-  return reduce(add, [view * w[:, i] for i, view in enumerate(views)])
+  return reduce(lax.add, [view * w[:, i] for i, view in enumerate(views)])
 
 
 def _cpu_forward(x, w, plan: _Plan) -> Array:
@@ -70,7 +69,7 @@ def _cpu_input(g, w, plan: _Plan) -> Array:
     return x
   x = computed_once(x)
   return reduce(
-    add, [x[e] for e in range(len(x))]
+    lax.add, [x[e] for e in range(len(x))]
   )  # `sum` takes 8 times as long
 
 
@@ -216,7 +215,7 @@ def _scaled_backward(residuals, g):
   parts = [weights[e] * g[e].astype(weights.dtype) for e in range(len(g))]
   # XLA's reduction over the leading axis takes 8 times as long on CPU.
   along = jnp.sum(g.astype(weights.dtype) * x[None], (1, 2, 3, 4))
-  return reduce(add, parts).astype(x.dtype), along
+  return reduce(lax.add, parts).astype(x.dtype), along
 
 
 scaled.defvjp(
@@ -235,7 +234,7 @@ def _scaled_each_backward(residuals, parts):
   parts = [g.astype(weights.dtype) for g in parts]
   along = jnp.stack([jnp.sum(g * x) for g in parts])
   sums = [w * g for w, g in zip(weights, parts, strict=True)]
-  return reduce(add, sums).astype(x.dtype), along
+  return reduce(lax.add, sums).astype(x.dtype), along
 
 
 scaled_each.defvjp(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
-from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,7 @@ _PAIR = 2  # images that the reduction adds
 _TOGETHER = 10  # sums in one pass
 
 
-def sums(
-  terms: Callable[..., list[jax.Array]], *maps: jax.Array
-) -> jax.Array:
+def sums(terms: Callable[..., list[jax.Array]], *maps: jax.Array) -> jax.Array:
   """Sums over images, rows and columns.
 
   Args:
@@ -44,7 +41,7 @@ def sums(
   more = -maps[0].shape[-4] % block
   parts = [_blocks(_more_images(x, more)) for x in maps]
   each = [terms(*(p[i] for p in parts)) for i in range(_ADDED)]
-  added = [reduce(add, images) for images in zip(*each, strict=True)]
+  added = [reduce(lax.add, images) for images in zip(*each, strict=True)]
   groups = -(-len(added) // _TOGETHER)
   size = -(-len(added) // groups)
   pairs = [
