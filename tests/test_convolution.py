@@ -121,6 +121,34 @@ def test_every_derivative_equals_native(case):
   assert_close(ours, theirs, 1e-10)
 
 
+@pytest.mark.parametrize("kind", ["dense", "depthwise", "grouped"])
+def test_forward_mode_and_each_mapped_axis(kind):
+  inputs, outputs, groups = KINDS[kind]
+  options = dict(
+    window_strides=(2, 1), padding="SAME", feature_group_count=groups
+  )
+  with jax.enable_x64(True):
+    x = random((3, 2, 6, 5, inputs), np.float64)
+    w = random((3, 3, 3, inputs // groups, outputs), np.float64, 1)
+    tangents = random(x.shape, np.float64, 2), random(w.shape, np.float64, 3)
+
+    def pushed(function):
+      def one(*given):
+        return jax.jvp(partial(function, **options), given[:2], given[2:])
+
+      return jax.jit(jax.vmap(one))(x, w, *tangents)
+
+    assert_close(pushed(conv), pushed(native), 1e-10)
+    # Gradients of what is mapped, and of what all share.
+    for axes, shared in (((0, None), (x, w[0])), ((None, 0), (x[0], w))):
+
+      def mapped(function, axes=axes):
+        return jax.vmap(partial(function, **options), axes)
+
+      ours = derivatives(mapped(conv), *shared)
+      assert_close(ours, derivatives(mapped(native), *shared), 1e-10)
+
+
 SAME = {"window_strides": (1, 1), "padding": "SAME"}
 DTYPES = [(np.float32, 1e-4), (jnp.bfloat16, 4e-2)]
 

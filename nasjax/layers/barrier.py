@@ -20,6 +20,11 @@ NAME = "computed_once"
 
 
 def _stored(context, x):
+  """Calls the identity as a function that XLA is told not to inline.
+
+  Fusion stops at a call, and its operand and result share their memory: nothing
+  is executed for it. `optimization_barrier` is gone before XLA fuses.
+  """
   table = context.module_context.symbol_table
   name = NAME + "_" + re.sub(r"\W+", "_", str(x.type)).strip("_")
   if name not in table:

@@ -13,9 +13,8 @@ products and sums, and the derivative of each is the other two: derivatives of
 every order stay on the fast path. On GPU and TPU all three are the platform's
 own.
 
-`conv` is a drop-in for flax: `nn.Conv(..., conv_general_dilated=conv)`. It has
-no forward mode (`jax.jvp`); who needs that passes nothing to flax, which then
-uses `jax.lax.conv_general_dilated`.
+`conv` is a drop-in for flax: `nn.Conv(..., conv_general_dilated=conv)`; for the
+platform's own convolution pass nothing to flax. Both modes of differentiation.
 """
 
 import math
