@@ -10,7 +10,7 @@ import pytest
 
 from nasjax import checkpoint, spaces
 from nasjax.cli import config as configs
-from nasjax.cli import parts, search, strategies
+from nasjax.cli import goals, search, strategies
 from nasjax.cli.main import main
 from nasjax.hardware import table as tables
 from nasjax.spaces import space as space_tools
@@ -216,7 +216,7 @@ def test_devices_latencies_are_one_weighted_objective(files):
   medians = {
     m.name: np.median(problem.costs[m.name].of(problem.random)) for m in metrics
   }
-  made, preference = parts.make_objectives(
+  made, preference = goals.make_objectives(
     problem.config, problem.metrics, medians
   )
   assert [o.name for o in made] == ["cross_entropy", terms]

@@ -9,8 +9,8 @@ import pytest
 
 from nasjax import hardware, spaces
 from nasjax.cli import config as configs
+from nasjax.cli import goals, parts
 from nasjax.cli import metrics as metric_parts
-from nasjax.cli import parts
 from nasjax.cli.main import _parser, main
 from nasjax.errors import InputError
 from nasjax.hardware import memory, profile, roofline
@@ -360,7 +360,7 @@ def test_metrics_and_objectives_of_many_devices_on_the_command_line():
   devices = parts.devices(config)
   with pytest.raises(InputError, match="edp_mj_ms: unknown objective"):
     known = metric_parts.metrics(config, space, devices)
-    parts.make_objectives(config, known, dict.fromkeys(known, 1.0))
+    goals.make_objectives(config, known, dict.fromkeys(known, 1.0))
   config = dataclasses.replace(config, objective=("worst_latency_ms=0.5",))
   with pytest.raises(InputError, match="--edp-deadline-ms"):
     metric_parts.metrics(config, space, devices)
@@ -368,7 +368,7 @@ def test_metrics_and_objectives_of_many_devices_on_the_command_line():
     config, objective=("worst_latency_ms=0.5", "stm32f746:edp_mj_ms")
   )
   known = metric_parts.metrics(config, space, devices)
-  made, preference = parts.make_objectives(
+  made, preference = goals.make_objectives(
     config, known, {n: 2.0 for n in known}
   )
   assert preference == [0.5, 1.0]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nasjax import export, spaces
 from nasjax.errors import InputError
-from nasjax.hardware import graph, memory, schedules
+from nasjax.hardware import graph, memory, peak_memory, schedules
 from nasjax.hardware.graph import Operation
 from nasjax.layers.blocks import Builder, inverted_residual
 from nasjax.spaces import space as space_module
@@ -153,7 +153,7 @@ def small_spaces():
 
 
 SPACES = small_spaces()
-METRICS = [memory.peak_metric(s, 8) for s in SPACES]
+METRICS = [peak_memory.peak_metric(s, 8) for s in SPACES]
 
 
 @given(seed=st.integers(0, 2**31), which=st.integers(0, 3))
@@ -239,7 +239,7 @@ def _connected(space, row):
 @pytest.mark.parametrize("which", [0, 1, 2, 3])
 def test_in_place_metrics_bound_the_exact_value_and_never_need_more(which):
   space, plain = SPACES[which], METRICS[which]
-  metric = memory.peak_metric(space, 8, in_place=("depthwise",))
+  metric = peak_memory.peak_metric(space, 8, in_place=("depthwise",))
   rng = np.random.default_rng(0)
   group = space.plan.group
   less = 0

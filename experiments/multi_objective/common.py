@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from nasjax import data, hardware, relaxations, search, spaces
-from nasjax.hardware.memory import peak_metric
+from nasjax.hardware.peak_memory import peak_metric
 from nasjax.hardware.workload import additive_metric
 from nasjax.search import epochs as loops
 from nasjax.spaces import space as space_tools

@@ -16,6 +16,7 @@ from nasjax import search as searches
 from nasjax.cli import (
   decisions,
   evolution,
+  goals,
   parts,
   populations,
   training,
@@ -139,7 +140,7 @@ def _objectives(problem):
   medians = {
     n: float(np.median(problem.random_values(n))) for n in problem.costs
   }
-  return parts.make_objectives(
+  return goals.make_objectives(
     problem.config, problem.metrics, medians, problem.limits
   )
 
@@ -183,7 +184,7 @@ def _differentiable(problem) -> Strategy:
     relaxation=relaxation,
     objectives=objectives,
     weighting=parts.weighting(config),
-    constraints=parts.make_constraints(config, problem.limits, steps),
+    constraints=goals.make_constraints(config, problem.limits, steps),
     hypergradient=parts.hypergradient(config),
     arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
     arch_start=round(config.warmup * steps),
@@ -256,7 +257,7 @@ def _enas(problem) -> Strategy:
     controller=controller,
     objectives=objectives,
     preference=preference,
-    constraints=parts.make_constraints(config, problem.limits, steps),
+    constraints=goals.make_constraints(config, problem.limits, steps),
     arch_start=round(config.warmup * steps),
     **_weight_options(problem),
   )

@@ -16,7 +16,14 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
-from nasjax.hardware import closing, dvfs, memory, profile, roofline
+from nasjax.hardware import (
+  closing,
+  dvfs,
+  memory,
+  peak_memory,
+  profile,
+  roofline,
+)
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import table as tables
@@ -213,7 +220,7 @@ class Device(NamedTuple):
       InputError: the device has no profile, or the space no plan.
     """
     own = self._profile("peak_sram_bytes")
-    return memory.peak_metric(
+    return peak_memory.peak_metric(
       space,
       own.bits,
       in_place=in_place,

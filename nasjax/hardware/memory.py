@@ -16,16 +16,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from nasjax.errors import InputError
-from nasjax.hardware.graph import Operation, network, of_link, opaque
-from nasjax.hardware.products import ProductTable
-from nasjax.hardware.workload import Workload, largest_metric
-from nasjax.types import Metric
+from nasjax.hardware.graph import Operation, network
+from nasjax.hardware.workload import Workload
 
 _ELEMENTWISE = (
   "add",
@@ -61,10 +56,11 @@ def flash_bytes(work: Workload, profile) -> float:
   return kernels * bits / 8 + biases
 
 
-class _Machine:
+class Machine:
   """The memory of a graph's sets of executed operations."""
 
   def __init__(self, operations: Sequence[Operation], in_place):
+    """Of operations in any order; `in_place` as `schedule` takes it."""
     self.operations = operations
     self.sizes: dict[str, float] = {}
     self.readers: dict[str, int] = {}
@@ -86,6 +82,7 @@ class _Machine:
     ]
 
   def ready(self, done: int) -> list[int]:
+    """The operations that can run once those in the bit set `done` have."""
     return [
       i
       for i, need in enumerate(self.needs)
@@ -93,6 +90,7 @@ class _Machine:
     ]
 
   def dies(self, name: str, done: int) -> bool:
+    """Whether nobody reads a tensor any more."""
     return self.readers[name] & ~done == 0
 
   def step(self, done: int, live: float, i: int) -> tuple[float, float]:
@@ -131,7 +129,7 @@ def schedule(
       operations to look at.
   """
   _check(in_place)
-  machine = _Machine(operations, in_place)
+  machine = Machine(operations, in_place)
   start = float(sum(machine.sources.values()))
   everything = (1 << len(operations)) - 1
   queue: list[tuple[float, int, int, float]] = [(start, 0, 0, start)]
@@ -194,7 +192,7 @@ def in_order(
 ) -> Schedule:
   """The memory of operations run in the order that they are given in."""
   _check(in_place)
-  machine = _Machine(operations, in_place)
+  machine = Machine(operations, in_place)
   start = float(sum(machine.sources.values()))
   return _replay(machine, list(range(len(operations))), start)
 
@@ -261,171 +259,3 @@ def peak_bytes(
   """The best schedule of a decided network; `bits` of its activations."""
   operations = network(architecture.space, architecture.choices, min(bits, 64))
   return schedule(operations, in_place=in_place)
-
-
-def peak_metric(
-  space: Any,
-  bits: int,
-  *,
-  in_place: Sequence[str] = (),
-  device: str | None = None,
-  source: str = "",
-) -> Metric:
-  """`peak_sram_bytes` of a space's networks.
-
-  Args:
-    space: a space with a plan or a chain.
-    bits: of the activations.
-    in_place: as `schedule` takes it.
-    device: the device it belongs to.
-    source: where its numbers come from.
-
-  Returns:
-    `exact` is the peak under the best order. `expected` is never below the
-    mean of `exact` over the choices: each choice counts its peak in the order
-    of the network's text with every other choice's output in memory. Where
-    cells hang together by one tensor and have one choice each the order is
-    fixed, and the two are equal at one-hot points.
-
-  Raises:
-    InputError: the space has neither to read the graph from.
-  """
-  if hasattr(space, "chain"):
-    floor, joint = _chain_peaks(space, bits, in_place)
-    return largest_metric(
-      "peak_sram_bytes",
-      "B",
-      floor,
-      {},
-      joint=joint,
-      device=device,
-      source=source,
-    )
-  if not hasattr(space, "plan"):
-    raise InputError(
-      f"space {space.name}", "has no plan: its peak memory is unknown"
-    )
-  floor, found, fixed_order = bounds(space, bits, in_place=in_place)
-  known: dict[tuple, float] = {}
-
-  def exact(architecture):
-    row = tuple(int(k) for g in found for k in architecture.choices[g])
-    if row not in known:
-      best = peak_bytes(architecture, bits, in_place=in_place)
-      known[row] = best.peak_bytes
-    return known[row]
-
-  return largest_metric(
-    "peak_sram_bytes",
-    "B",
-    floor,
-    found,
-    exact=None if fixed_order else exact,
-    device=device,
-    source=source,
-  )
-
-
-def _chain_peaks(
-  space: Any, bits: int, in_place: Sequence[str]
-) -> tuple[float, list[ProductTable]]:
-  """(peak of the fixed layers, that of the others by their choices).
-
-  One tensor alone lies between layers, so the network's peak is the largest.
-  """
-  known: dict[Any, float] = {}
-  floor, tables = 0.0, []
-  for link in space.chain:
-    values = np.zeros(link.blocks.shape)
-    for index in np.ndindex(values.shape):
-      block = link.blocks[index]
-      key = (link.residual, None if block is None else block.workloads)
-      if key not in known:
-        operations = of_link(link, block, bits)
-        known[key] = (
-          schedule(operations, in_place=in_place).peak_bytes
-          if operations
-          else 0.0
-        )
-      values[index] = known[key]
-    if link.choices:
-      tables.append(ProductTable(link.choices, values))
-    else:
-      floor = max(floor, float(values))
-  return floor, tables
-
-
-def bounds(
-  space: Any, bits: int, *, in_place: Sequence[str] = ()
-) -> tuple[float, dict[str, np.ndarray], bool]:
-  """(floor, f64[E, K] a group, whether they are exact), see `peak_metric`."""
-  operations, edges = opaque(space, bits)
-  groups = space.groups
-  found = {n: np.zeros((g.edges, len(g.candidates))) for n, g in groups.items()}
-  if _one_choice_between_cuts(operations, edges):
-    base = {
-      n: np.full(g.edges, g.candidates.index("none")) for n, g in groups.items()
-    }
-
-    def peak(choices):
-      operations = network(space, choices, bits)
-      return schedule(operations, in_place=in_place).peak_bytes
-
-    for group, table in found.items():
-      for e, k in np.ndindex(table.shape):
-        row = base[group].copy()
-        row[e] = k
-        table[e, k] = peak({**base, group: row})
-    return peak(base), found, True
-  live = in_order(operations, in_place=in_place)
-  at = dict(zip(live.order, live.live_bytes, strict=True))
-  floor = max(v for n, v in at.items() if n not in edges)
-  sizes = {op.name: op.output_bytes for op in operations}
-  for name, ((group, row), keeps, blocks, size) in edges.items():
-    # Memory at this edge besides its own output, and its input if it dies.
-    others = at[name] - sizes[name] - (0.0 if keeps else size)
-    for k, operations_of in enumerate(blocks):
-      own = (
-        in_order(operations_of, in_place=in_place).peak_bytes
-        - (size if keeps else 0.0)
-        if operations_of
-        else 0.0
-      )
-      if keeps and operations_of:
-        own = _with_kept_input(operations_of, in_place) - size
-      table = found[group]
-      table[row, k] = max(table[row, k], others + own)
-  return floor, found, False
-
-
-def _with_kept_input(
-  operations: Sequence[Operation], in_place: Sequence[str]
-) -> float:
-  """The peak of a block whose input somebody reads later."""
-  read = (operations[0].inputs[0], operations[-1].name)
-  last = Operation("later", "keep", read, 0.0, 0.0, 0.0, {}, None)
-  return in_order([*operations, last], in_place=in_place).peak_bytes
-
-
-def _one_choice_between_cuts(
-  operations: Sequence[Operation], edges: Mapping[str, Any]
-) -> bool:
-  """Whether tensors that all must pass through separate the choices."""
-  machine = _Machine(operations, ())
-  done, since, rows = 0, 0, []
-  for i, op in enumerate(operations):
-    done |= 1 << i
-    if op.name in edges:
-      since += 1
-      rows.append(edges[op.name][0])
-    live = [
-      n
-      for n, maker in machine.makers.items()
-      if done >> maker & 1 and machine.readers[n] & ~done
-    ]
-    waiting = [n for n in machine.sources if machine.readers[n] & ~done]
-    if since > 1:
-      return False
-    if len(live) + len(waiting) <= 1:
-      since = 0
-  return len(rows) == len(set(rows))
