@@ -2,7 +2,9 @@
 
 NAS-Bench-201 supernet, softmax, C=16, N=1, batch 64, three steps in a program.
 `flops_ratio` is that of the compiled programs; PyTorch's second order (DARTS's
-finite differences, as its code has them) stands beside it.
+finite differences, as its code has them) stands beside it. Measured on 2 cores:
+2.68 times a first-order step, 2.59 times its FLOPs, 1.47 times as fast as
+PyTorch.
 
     python experiments/benchmarks/hypergradient.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]

@@ -10,18 +10,20 @@ what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
 dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets:
+0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets, on a machine that was
+a third faster and with a barrier that cost two kernels:
 
-    nasbench201/softmax     1.61 (1.49)  0.434 against 0.699 s
-    nasbench201/gdas        1.22 (1.12)  0.214 against 0.261 s
-    nasbench201-n5/softmax  1.25 (1.37)  2.31 against 2.89 s
-    nasbench201-n5/gdas     0.94 (0.89)  0.813 against 0.764 s
-    edge/softmax            1.25 (1.04)  1.109 against 1.383 s
-    edge/gdas               1.17         0.170 against 0.199 s, some changes ago
+    nasbench201/softmax     1.72  (1.61)  0.608 against 1.045 s
+    nasbench201/gdas        1.21  (1.22)  0.274 against 0.332 s
+    nasbench201-n5/softmax  1.39  (1.25)  3.39 against 4.71 s
+    nasbench201-n5/gdas     0.98  (0.94)  1.261 against 1.230 s
+    edge/softmax            1.27  (1.25)  1.478 against 1.874 s
+    edge/gdas               1.14  (1.17)  0.219 against 0.248 s
 
 darts/softmax was 1.76 before wide kernels and is not measured since: its step
-takes over three minutes to compile. The machine's matrix product moved between
-151 and 291 GFLOP/s meanwhile.
+takes 38 s to lower and three minutes to compile. Half of that are XLA's passes
+over the program, on one core; it has 60000 slices and 40000 additions, most of
+them taps of depthwise convolutions.
 
 Where edge/softmax's time goes (CPU time by operation, before convolutions of
 many channels ran on all cores): convolutions 49% (15 of them in recomputing a
