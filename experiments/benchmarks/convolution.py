@@ -7,25 +7,24 @@ at top level. Temporary memory over 32 MB is faulted in anew in every call of a
 program, so a loop can be faster than the top level.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs; another run an hour before in brackets, for the
-machine's noise:
+0.10.2, PyTorch 2.13, 7 runs; in brackets another machine, a third faster,
+before values were stored at no cost:
 
                    64x32x32x16      64x16x16x96
-    depthwise3     0.90 (0.70)      0.62 (0.58)
-    depthwise5     1.70 (1.33)      1.10 (1.13)
-    depthwise7     1.06 (1.15)      1.10 (1.11)
-    separable3     1.29 (1.00)      1.09 (1.02)
-    separable5     1.52 (1.19)      1.29 (1.19)
+    depthwise3     1.13 (0.90)      1.09 (0.62)
+    depthwise5     1.87 (1.70)      1.54 (1.10)
+    depthwise7     1.02 (1.06)      1.01 (1.10)
+    separable3     1.29 (1.29)      1.07 (1.09)
+    separable5     1.64 (1.52)      1.26 (1.29)
 
                 64x32x32x16   64x16x16x32   64x8x8x64
-    dense1      0.89 (0.86)   0.91 (0.92)   0.86 (0.75)
-    dense3      0.55 (0.47)   0.78 (0.80)   0.78 (0.72)
-    grouped3    0.67 (0.56)   0.48 (0.56)   0.50 (0.46)
+    dense1      0.96 (0.89)   1.13 (0.91)   0.90 (0.86)
+    dense3      0.64 (0.55)   0.95 (0.78)   0.75 (0.78)
+    grouped3    0.67 (0.67)   0.58 (0.48)   0.53 (0.50)
 
-`scan` was at most 0.82 and `switch` 1.12 and 1.06 for all but one layer,
-separable3/64x16x16x96 at 1.01 and then 1.37.
+`scan` was at most 0.76 and `switch` 1.02.
 
-Where it goes (in a loop, ms, 64x32x32x16 and 64x16x16x96): a copy 0.4 and 0.5,
+Where it went before (in a loop, ms, both shapes): a copy 0.4 and 0.5,
 the padded copy that a depthwise pass stores first 0.5 and 0.5; 3x3: forward 0.7
 and 1.1, the input's gradient the same, the kernel's 1.0 and 1.6; 7x7: 3.4, 3.4,
 5.7 and 5.1, 5.2, 6.8. PyTorch's 3x3 takes 1.5 to 2.7 in all three: it pads in

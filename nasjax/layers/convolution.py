@@ -120,9 +120,8 @@ def _dense_kernel(x: jax.Array, g: jax.Array, plan: Plan) -> jax.Array:
   def product(x: jax.Array, g: jax.Array) -> jax.Array:
     x, g = _shared(x, shares), _shared(g, shares)
     w = jnp.einsum("sri,sro->sio", x, g, precision=plan.precision)
-    return reduce(
-      lax.add, list(w)
-    )  # `sum` over the first axis takes 8 times as long
+    # `sum` over the first axis takes 8 times as long.
+    return reduce(lax.add, list(w))
 
   if windows.strides != (1, 1):
     parts = [product(tap, g) for tap in taps(x, windows)]

@@ -358,9 +358,12 @@ class _Rows:
     for k, name in enumerate(names):
       leaves, structure = jax.tree.flatten(others[name])
       ends, its = np.cumsum([0, *(v.size for v in leaves)]), index == k
-      found[name] = structure.unflatten(
-        lax.select(its, lax.slice(row, [i], [j]).reshape(v.shape), v)
+      own = [
+        lax.slice(row, [i], [j]).reshape(v.shape).astype(v.dtype)
         for i, j, v in zip(ends, ends[1:], leaves, strict=False)
+      ]
+      found[name] = structure.unflatten(
+        lax.select(its, new, v) for new, v in zip(own, leaves, strict=True)
       )
     return found
 
