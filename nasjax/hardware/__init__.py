@@ -6,8 +6,8 @@ from nasjax.hardware.device import (
   Device,
   device,
   device_names,
-  energy_delay_product,
 )
+from nasjax.hardware.energy import energy_delay_product
 from nasjax.hardware.workload import (
   SpaceWorkloads,
   Workload,

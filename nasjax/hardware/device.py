@@ -16,17 +16,11 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
-from nasjax.hardware import (
-  closing,
-  dvfs,
-  memory,
-  peak_memory,
-  profile,
-  roofline,
-)
+from nasjax.hardware import closing, dvfs, memory, profile, roofline
 from nasjax.hardware import energy as energies
 from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import table as tables
+from nasjax.hardware.peak_memory import peak_metric
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.workload import (
   Workload,
@@ -35,7 +29,7 @@ from nasjax.hardware.workload import (
 )
 from nasjax.types import Metric
 
-__all__ = ["Device", "device", "device_names", "energy_delay_product"]
+__all__ = ["Device", "device", "device_names"]
 
 _FOLDER = Path(__file__).parent / "devices"
 # The metrics of a device: name -> unit.
@@ -220,7 +214,7 @@ class Device(NamedTuple):
       InputError: the device has no profile, or the space no plan.
     """
     own = self._profile("peak_sram_bytes")
-    return peak_memory.peak_metric(
+    return peak_metric(
       space,
       own.bits,
       in_place=in_place,
@@ -244,7 +238,7 @@ class Device(NamedTuple):
       InputError: as `latency` and `energy`.
     """
     how = dict(batch=batch, bits=bits, interpolate=interpolate)
-    return energy_delay_product(
+    return energies.energy_delay_product(
       self.latency(space, **how), self.energy(space, **how)
     )
 
@@ -364,28 +358,6 @@ def device_names() -> list[str]:
   """The devices that nasjax comes with."""
   found = [*_FOLDER.glob("*.csv"), *_FOLDER.glob("*.toml")]
   return sorted({p.stem for p in found})
-
-
-def energy_delay_product(latency: Metric, energy: Metric) -> Metric:
-  """The energy-delay product (Horowitz et al. 1994), latency x energy.
-
-  Args:
-    latency: of a space, in ms.
-    energy: of the same, in mJ.
-
-  Returns:
-    The metric `edp_mj_ms`; before deciding the product of the expectations.
-  """
-  return Metric(
-    "edp_mj_ms",
-    "mJ ms",
-    latency.device,
-    lambda weights: energy.expected(weights) * latency.expected(weights),
-    lambda found: energy.exact(found) * latency.exact(found),
-    True,
-    f"energy ({energy.source}) x latency ({latency.source})",
-    "other",
-  )
 
 
 def device(name: str) -> Device:

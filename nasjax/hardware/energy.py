@@ -22,7 +22,7 @@ from jax import lax
 from nasjax.hardware import roofline
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.workload import Workload
-from nasjax.types import Array
+from nasjax.types import Array, Metric
 
 _GRID = 64  # frequencies that the search for the best one starts from
 _ROUNDS = 40  # golden section: the bracket shrinks by 0.618 each
@@ -234,4 +234,26 @@ def best_frequency(
     took,
     energy_j(demand, counts, found, profile),
     took <= deadline_s * (1 + 1e-5),
+  )
+
+
+def energy_delay_product(latency: Metric, energy: Metric) -> Metric:
+  """The energy-delay product (Horowitz et al. 1994), latency x energy.
+
+  Args:
+    latency: of a space, in ms.
+    energy: of the same, in mJ.
+
+  Returns:
+    The metric `edp_mj_ms`; before deciding the product of the expectations.
+  """
+  return Metric(
+    "edp_mj_ms",
+    "mJ ms",
+    latency.device,
+    lambda weights: energy.expected(weights) * latency.expected(weights),
+    lambda found: energy.exact(found) * latency.exact(found),
+    True,
+    f"energy ({energy.source}) x latency ({latency.source})",
+    "other",
   )

@@ -360,7 +360,7 @@ class _Rows:
       ends, its = np.cumsum([0, *(v.size for v in leaves)]), index == k
       own = [
         lax.slice(row, [i], [j]).reshape(v.shape).astype(v.dtype)
-        for i, j, v in zip(ends, ends[1:], leaves, strict=False)
+        for i, j, v in zip(ends[:-1], ends[1:], leaves, strict=True)
       ]
       found[name] = structure.unflatten(
         lax.select(its, new, v) for new, v in zip(own, leaves, strict=True)

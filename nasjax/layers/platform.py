@@ -16,7 +16,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-__all__ = ["Planned", "by_platform", "lowered_by", "shapes"]
+__all__ = ["Mapped", "Planned", "by_platform", "lowered_by", "shapes"]
 
 
 class Planned(NamedTuple):
@@ -30,6 +30,25 @@ class Planned(NamedTuple):
     return self.function(*operands, self.plan)
 
 
+class Mapped(NamedTuple):
+  """A hashable function under `jax.vmap`; hashable as well.
+
+  Attributes:
+    function: of arrays.
+    axes: of each operand that is mapped, None where it is not.
+    summed: the results are added up instead of stacked.
+  """
+
+  function: Callable
+  axes: tuple[int | None, ...]
+  summed: bool = False
+
+  def __call__(self, *operands: jax.Array):
+    """The results, stacked along axis 0 or their sum."""
+    many = jax.vmap(self.function, self.axes)(*operands)
+    return many.sum(0) if self.summed else many
+
+
 @lru_cache(maxsize=4096)
 def _shapes(function: Callable, operands: tuple[ShapedArray, ...]):
   found = jax.eval_shape(
@@ -40,13 +59,13 @@ def _shapes(function: Callable, operands: tuple[ShapedArray, ...]):
 
 
 def shapes(function: Callable, *operands: ShapedArray) -> list[ShapedArray]:
-  """Shapes of what a hashable function makes of arrays of given shapes."""
+  """Shapes and types of what a hashable function makes of such arrays."""
   plain = tuple(ShapedArray(x.shape, x.dtype) for x in operands)
   return _shapes(function, plain)
 
 
 def lowered_by(primitive: Primitive, cpu: Callable, default: Callable) -> None:
-  """Lowers a primitive to a function of the platform.
+  """Lowers a primitive to a function of the platform, outside of jit too.
 
   Args:
     primitive: with any number of results.
@@ -66,16 +85,6 @@ def lowered_by(primitive: Primitive, cpu: Callable, default: Callable) -> None:
   )
 
 
-class _Mapped(NamedTuple):
-  """A function of one image for many; hashable as it is."""
-
-  function: Callable
-  axes: tuple[int | None, ...]
-
-  def __call__(self, *operands: jax.Array):
-    return jax.vmap(self.function, self.axes)(*operands)
-
-
 _choice = Primitive("by_platform")
 _choice.multiple_results = True
 _choice.def_abstract_eval(
@@ -91,7 +100,7 @@ lowered_by(
 def _batched(operands: Sequence, axes: Sequence, *, cpu, default):
   axes = tuple(axes)
   found = _choice.bind(
-    *operands, cpu=_Mapped(cpu, axes), default=_Mapped(default, axes)
+    *operands, cpu=Mapped(cpu, axes), default=Mapped(default, axes)
   )
   return found, [0] * len(found)
 

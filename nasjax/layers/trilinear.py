@@ -27,7 +27,7 @@ class _Part(NamedTuple):
 
 
 class _Form(NamedTuple):
-  """The three functions, each of two arrays and a plan; hashable."""
+  """The three functions, each of two arrays; hashable."""
 
   forward: _Part  # x, w -> y
   of_input: _Part  # g, w -> dx
@@ -48,41 +48,28 @@ _bilinear = Primitive("bilinear")
 
 
 @_bilinear.def_abstract_eval
-def _shape(a, b, *, form: _Form, name: str, plan: Any):
-  function = platform.Planned(getattr(form, name).default, plan)
-  return platform.shapes(function, a, b)[0]
+def _shape(a, b, *, form: _Form, name: str):
+  return platform.shapes(getattr(form, name).default, a, b)[0]
 
 
 platform.lowered_by(
   _bilinear,
-  lambda a, b, form, name, plan: getattr(form, name).cpu(a, b, plan),
-  lambda a, b, form, name, plan: getattr(form, name).default(a, b, plan),
+  lambda a, b, form, name: getattr(form, name).cpu(a, b),
+  lambda a, b, form, name: getattr(form, name).default(a, b),
 )
 
 
-def _pulled_back(side: int, ct, a, b, *, form: _Form, name: str, plan: Any):
+def _pulled_back(side: int, ct, a, b, *, form: _Form, name: str):
   gradient, order = _GRADIENTS[name][side]
   given = dict(c=ct, l=a, r=b)
   operands = (given[letter] for letter in order)
-  return _bilinear.bind(*operands, form=form, name=gradient, plan=plan)
+  return _bilinear.bind(*operands, form=form, name=gradient)
 
 
 ad.defbilinear(_bilinear, partial(_pulled_back, 0), partial(_pulled_back, 1))
 
 
-class _Mapped(NamedTuple):
-  """A function over an axis of some operands, summed if its result has none."""
-
-  function: Callable
-  axes: tuple[int | None, int | None]
-  summed: bool
-
-  def __call__(self, a: jax.Array, b: jax.Array, plan: Any) -> jax.Array:
-    many = jax.vmap(lambda a, b: self.function(a, b, plan), self.axes)(a, b)
-    return many.sum(0) if self.summed else many
-
-
-def _batched(operands: Sequence, axes: Sequence, *, form, name, plan):
+def _batched(operands: Sequence, axes: Sequence, *, form: _Form, name: str):
   operands = [
     x if axis is None else jnp.moveaxis(x, axis, 0)
     for x, axis in zip(operands, axes, strict=True)
@@ -94,10 +81,10 @@ def _batched(operands: Sequence, axes: Sequence, *, form, name, plan):
 
   def mapped(name: str, part: _Part) -> _Part:
     a, b, result = (known[letter] for letter in names[name])
-    return _Part(*(_Mapped(f, (a, b), result is None) for f in part))
+    return _Part(*(platform.Mapped(f, (a, b), result is None) for f in part))
 
   form = _Form(*(mapped(n, getattr(form, n)) for n in _Form._fields))
-  return _bilinear.bind(*operands, form=form, name=name, plan=plan), 0
+  return _bilinear.bind(*operands, form=form, name=name), 0
 
 
 batching.primitive_batchers[_bilinear] = _batched
@@ -119,9 +106,10 @@ def trilinear(
     `forward` as a function of x, w and a hashable plan. Both modes of every
     order: the derivatives are the three functions.
   """
-  form = _Form(*(_Part(*p) for p in (forward, input_gradient, kernel_gradient)))
+  parts = forward, input_gradient, kernel_gradient
 
   def run(x: jax.Array, w: jax.Array, plan: Any) -> jax.Array:
-    return _bilinear.bind(x, w, form=form, name="forward", plan=plan)
+    planned = (_Part(*(platform.Planned(f, plan) for f in p)) for p in parts)
+    return _bilinear.bind(x, w, form=_Form(*planned), name="forward")
 
   return run
