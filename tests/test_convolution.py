@@ -13,6 +13,7 @@ from jax import lax
 
 from nasjax.layers.convolution import conv
 from nasjax.layers.pooling import avg_pool, max_pool
+from nasjax.layers.trilinear import trilinear
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -245,6 +246,35 @@ def pools():
   yield partial(avg_pool, window=3, stride=2, padding=1)
   yield partial(avg_pool, window=9, stride=1, padding=4)
   yield partial(max_pool, window=3, stride=2, padding=1)
+
+
+def test_what_stands_apart_is_one_function_for_equal_shapes():
+  """XLA's passes take longer a line for larger programs: DARTS's was one."""
+
+  def plainly(x, w, _):
+    return x * w
+
+  def step(apart):
+    product = trilinear((plainly,) * 2, (plainly,) * 2, (plainly,) * 2, apart)
+
+    def loss(x, w):
+      return jnp.sum(jnp.sin(product(product(x, w, 0), w, 0)))
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1)))
+
+  x = jax.random.normal(jax.random.key(0), (4, 8))
+  apart, together = (step(a).lower(x, x) for a in (True, False))
+  text = apart.as_text()
+  # Forwards, and for the gradients of either operand.
+  assert text.count("func.func private @") == 3
+  assert text.count('inlineable = "false"') == 2 * 3
+  assert "func.func private @" not in together.as_text()
+  for own, same in zip(
+    jax.tree.leaves(apart.compile()(x, x)),
+    jax.tree.leaves(together.compile()(x, x)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(own, same, rtol=1e-6)
 
 
 def test_lowers_for_accelerators():

@@ -19,6 +19,13 @@ from jax.interpreters import ad, batching, mlir
 NAME = "computed_once"
 
 
+def not_inlined(call: ir.Operation | ir.OpView) -> None:
+  """Tells XLA to leave a `func.call` where it is."""
+  call.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(
+    {"inlineable": ir.StringAttr.get("false")}
+  )
+
+
 def _stored(context, x):
   """Calls the identity as a function that XLA is told not to inline.
 
@@ -35,9 +42,7 @@ def _stored(context, x):
       func.ReturnOp(identity.arguments)
     table.insert(identity)
   call = func.CallOp([x.type], ir.FlatSymbolRefAttr.get(name), [x])
-  call.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(
-    {"inlineable": ir.StringAttr.get("false")}
-  )
+  not_inlined(call)
   return call.results
 
 

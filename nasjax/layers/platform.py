@@ -16,6 +16,8 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
+from nasjax.layers.barrier import not_inlined
+
 __all__ = ["Mapped", "Planned", "by_platform", "lowered_by", "shapes"]
 
 
@@ -64,17 +66,38 @@ def shapes(function: Callable, *operands: ShapedArray) -> list[ShapedArray]:
   return _shapes(function, plain)
 
 
-def lowered_by(primitive: Primitive, cpu: Callable, default: Callable) -> None:
+def lowered_by(
+  primitive: Primitive,
+  cpu: Callable,
+  default: Callable,
+  apart: Callable[..., bool] = lambda **params: False,
+) -> None:
   """Lowers a primitive to a function of the platform, outside of jit too.
 
   Args:
     primitive: with any number of results.
     cpu: (*operands, **params) -> results, on CPU.
     default: the same on GPU and TPU.
+    apart: (**params) -> whether XLA's passes shall see what `cpu` does as a
+      function of its own, of which nothing is fused with what stands around
+      it: some of them take more than twice as long for a program twice as
+      large.
   """
   lower = partial(mlir.lower_fun, multiple_results=primitive.multiple_results)
+
+  @lru_cache(maxsize=1024)
+  def own(params):  # lowered once for all of the same shapes
+    return lower(jax.jit(partial(cpu, **dict(params))))
+
+  def on_cpu(context, *operands, **params):
+    if not apart(**params):
+      return lower(cpu)(context, *operands, **params)
+    found = own(tuple(params.items()))(context, *operands)
+    not_inlined(found[0].owner)
+    return found
+
   mlir.register_lowering(primitive, lower(default))
-  mlir.register_lowering(primitive, lower(cpu), "cpu")
+  mlir.register_lowering(primitive, on_cpu, "cpu")
 
   @lru_cache(maxsize=256)
   def compiled(params):

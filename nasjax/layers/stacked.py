@@ -115,6 +115,8 @@ _forward = trilinear(
     _in_float32(_cpu_kernel),
     _each_native(convolution.native_kernel, True),
   ),
+  # The taps of DARTS's supernet are most of its program.
+  apart=True,
 )
 
 

@@ -32,6 +32,7 @@ class _Form(NamedTuple):
   forward: _Part  # x, w -> y
   of_input: _Part  # g, w -> dx
   of_kernel: _Part  # x, g -> dw
+  apart: bool  # see `platform.lowered_by`
 
 
 # Of each function: the one that is the gradient of its left operand, the order
@@ -56,6 +57,7 @@ platform.lowered_by(
   _bilinear,
   lambda a, b, form, name: getattr(form, name).cpu(a, b),
   lambda a, b, form, name: getattr(form, name).default(a, b),
+  lambda form, name: form.apart,
 )
 
 
@@ -83,7 +85,7 @@ def _batched(operands: Sequence, axes: Sequence, *, form: _Form, name: str):
     a, b, result = (known[letter] for letter in names[name])
     return _Part(*(platform.Mapped(f, (a, b), result is None) for f in part))
 
-  form = _Form(*(mapped(n, getattr(form, n)) for n in _Form._fields))
+  form = form._replace(**{n: mapped(n, getattr(form, n)) for n in names})
   return _bilinear.bind(*operands, form=form, name=name), 0
 
 
@@ -94,6 +96,7 @@ def trilinear(
   forward: tuple[Callable, Callable],
   input_gradient: tuple[Callable, Callable],
   kernel_gradient: tuple[Callable, Callable],
+  apart: bool = False,
 ) -> Callable:
   """Makes a bilinear operation of three functions of arrays and a plan.
 
@@ -101,6 +104,7 @@ def trilinear(
     forward: (on CPU, elsewhere) of x, w and a plan -> y.
     input_gradient: the same of g, w and a plan -> dx.
     kernel_gradient: the same of x, g and a plan -> dw.
+    apart: each is a function of its own on CPU, see `platform.lowered_by`.
 
   Returns:
     `forward` as a function of x, w and a hashable plan. Both modes of every
@@ -110,6 +114,6 @@ def trilinear(
 
   def run(x: jax.Array, w: jax.Array, plan: Any) -> jax.Array:
     planned = (_Part(*(platform.Planned(f, plan) for f in p)) for p in parts)
-    return _bilinear.bind(x, w, form=_Form(*planned), name="forward")
+    return _bilinear.bind(x, w, form=_Form(*planned, apart), name="forward")
 
   return run
