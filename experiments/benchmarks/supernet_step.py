@@ -1,8 +1,8 @@
 """One search step, weight step + architecture step, against PyTorch's.
 
 The same supernet on the same weights in both; outputs are compared first. Both
-are warmed up and alternate on the same cores, three steps at a time, of darts one,
-which nasjax runs as one program, as a search does. PyTorch runs in both memory
+are warmed up and alternate on the same cores, three steps at a time (darts: one);
+nasjax runs them as one program, as a search does. PyTorch runs in both memory
 formats and the faster counts; one that is clearly slower takes no more turns.
 For gdas the means over 50 or more steps of sampled paths are compared, run in
 blocks that alternate. A ratio over 1 says that nasjax is faster. `overhead` is
@@ -165,11 +165,18 @@ def largest_difference(space, peer, ids, images):
   return max(differences)
 
 
-def measure(key, peer, runs, machine):
+def supernet(key):
+  """(its space, image shape, images a batch, relaxation) of a key."""
   name, relaxation = key.rsplit("/", 1)
   kind, options, shape = _SPACES[name]
   space = getattr(spaces, kind)(**options)
-  batch = _BATCH.get(name, 64)
+  return space, shape, _BATCH.get(name, 64), RELAXATIONS[relaxation]()
+
+
+def measure(key, peer, runs, machine):
+  name, relaxation = key.rsplit("/", 1)
+  kind, options, _ = _SPACES[name]
+  space, shape, batch, relaxed = supernet(key)
   images, labels, train, valid = batches(shape, batch)
   # Shares of the steps take turns: whole blocks would outlast the 25 minutes.
   steps = -(-_GDAS_STEPS // runs)
@@ -191,9 +198,7 @@ def measure(key, peer, runs, machine):
   difference = largest_difference(space, peer, ids.values(), train.images)
   if not difference < 1e-4:
     raise SystemExit(f"{key}: outputs differ by {difference}")
-  run, compile_s, flops, needed = compiled(
-    space, RELAXATIONS[relaxation](), steps, train, valid
-  )
+  run, compile_s, flops, needed = compiled(space, relaxed, steps, train, valid)
   seeds = iter(range(10_000))
 
   def theirs(layout, steps=steps):

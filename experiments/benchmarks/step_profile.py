@@ -1,0 +1,96 @@
+"""What a search step's time goes into, by kind of operation, on CPU.
+
+Where supernet_step.py's ratios fall short, this says of what. A kind is what an
+operation, or the costliest part of a fusion, is; its time that of all threads
+of XLA's that ran it.
+
+    python experiments/benchmarks/step_profile.py edge/gdas [--steps 8]
+"""
+
+import argparse
+import collections
+import re
+import tempfile
+from pathlib import Path
+
+import jax
+from supernet_step import KEYS, batches, supernet
+
+from nasjax import search
+
+# The first that a fusion holds names it.
+KINDS = {
+  "convolution": ("convolution",),
+  "matrix product": ("dot",),
+  "sum or maximum": ("reduce", "reduce-window", "select-and-scatter"),
+  "kept by loops": ("dynamic-update-slice", "dynamic-slice"),
+  "copy": ("copy", "transpose", "concatenate", "pad", "scatter", "gather"),
+}
+REST = "elementwise"
+_INSTRUCTION = re.compile(r"%?([\w.-]+) = .*? ([a-z-]+)\(")
+_FUSED = re.compile(r"calls=%?([\w.-]+)")
+
+
+def kinds(text):
+  """Instruction -> kind, of a compiled module's text."""
+  inside, own, fused = collections.defaultdict(set), {}, {}
+  computation = ""
+  for line in text.splitlines():
+    if line.endswith("{") and " = " not in line:
+      computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+    elif found := _INSTRUCTION.search(line):
+      name, code = found.groups()
+      own[name] = code
+      inside[computation].add(code)
+      if code == "fusion":
+        fused[name] = _FUSED.search(line)[1]
+
+  def kind(name, code):
+    held = inside[fused[name]] if name in fused else {code}
+    return next((k for k, codes in KINDS.items() if held & {*codes}), REST)
+
+  return {name: kind(name, code) for name, code in own.items()}
+
+
+def seconds(folder):
+  """Operation -> seconds, of the trace in a folder."""
+  (path,) = Path(folder).rglob("*.xplane.pb")
+  found = collections.Counter()
+  for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+    for line in plane.lines:
+      for event in line.events:
+        found[event.name] += event.duration_ns / 1e9
+  return found
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("key", choices=[k for k in KEYS if "/" in k])
+  parser.add_argument("--steps", type=int, default=8)
+  found = parser.parse_args()
+  space, shape, batch, relaxation = supernet(found.key)
+  _, _, train, valid = batches(shape, batch)
+  made = search.differentiable(space, relaxation=relaxation)
+  state = jax.jit(made.init)(jax.random.key(0))
+
+  def steps(state):
+    return jax.lax.scan(
+      lambda s, _: made.update(s, train, valid), state, length=found.steps
+    )[0]
+
+  run = jax.jit(steps, donate_argnums=0).lower(state).compile()
+  state = jax.block_until_ready(run(state))
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      jax.block_until_ready(run(state))
+    spent = seconds(folder)
+  kind_of, total = kinds(run.as_text()), collections.Counter()
+  for name in spent.keys() & kind_of.keys():
+    total[kind_of[name]] += spent[name] / found.steps
+  whole = sum(total.values())
+  for name, value in total.most_common():
+    print(f"{name:16} {1e3 * value:8.1f} ms {value / whole:6.1%}")
+
+
+if __name__ == "__main__":
+  main()
