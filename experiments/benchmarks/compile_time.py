@@ -5,12 +5,13 @@ step, with an empty compilation cache and with the one that this filled.
 
 Measured on 2 cores (x86-64, shared with other machines), JAX 0.10.2:
 
-    start                   65.9 s cold, 19.8 s warm
-    nasbench201-n5/softmax  22.1 against 17.8 s, 1.24
-    nasbench201-n5/gdas     23.9 against 22.0 s, 1.09
+    start                   50.9 s cold, 15.5 s warm
+    nasbench201-n5/softmax  15.5 against 11.8 s, 1.32
+    nasbench201-n5/gdas     15.9 against 15.9 s, 1.00
 
-The same start took 79 and 24 s before convolutions were primitives and a value
-was stored at no cost. Where it goes, in seconds: imports, data and 1000 random
+In an earlier run, on a slower machine, 65.9 and 19.8 s, 1.24 and 1.09. There
+the start took 79 and 24 s before convolutions were primitives and a value was
+stored at no cost. Where it went, in seconds: imports, data and 1000 random
 networks' costs 4.5; tracing the update 6.4; lowering it 2.5; compiling what
 makes the first state 3, the step 46 or, from the cache, 3.8. Of the step's
 compilation, in processor time: XLA's passes over the program 10 s, on one core;
@@ -19,7 +20,8 @@ three stages of 12 candidates, forwards, and forwards again with backwards, for
 the architecture's step and for the weights'.
 
 LLVM's optimisation level 0 saves a quarter to a third; what a step then takes
-was not measured. XLA_FLAGS without gain: fewer modules, no verification of
+was not measured. Convolutions as functions of their own, which shorten DARTS's
+compilation, leave this one as it is. XLA_FLAGS without gain: fewer modules, no verification of
 emitters, the fast-compile preset, no expensive LLVM passes.
 
     python experiments/benchmarks/compile_time.py [--json] [--only KEY]

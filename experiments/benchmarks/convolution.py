@@ -7,22 +7,21 @@ at top level. Temporary memory over 32 MB is faulted in anew in every call of a
 program, so a loop can be faster than the top level.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs; in brackets another machine, a third faster,
-before values were stored at no cost:
+0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets:
 
                    64x32x32x16      64x16x16x96
-    depthwise3     1.13 (0.90)      1.09 (0.62)
-    depthwise5     1.87 (1.70)      1.54 (1.10)
-    depthwise7     1.02 (1.06)      1.01 (1.10)
-    separable3     1.29 (1.29)      1.07 (1.09)
-    separable5     1.64 (1.52)      1.26 (1.29)
+    depthwise3     0.95 (1.13)      1.14 (1.09)
+    depthwise5     2.00 (1.87)      1.34 (1.54)
+    depthwise7     1.09 (1.02)      1.04 (1.01)
+    separable3     1.36 (1.29)      1.19 (1.07)
+    separable5     1.74 (1.64)      1.19 (1.26)
 
                 64x32x32x16   64x16x16x32   64x8x8x64
-    dense1      0.96 (0.89)   1.13 (0.91)   0.90 (0.86)
-    dense3      0.64 (0.55)   0.95 (0.78)   0.75 (0.78)
-    grouped3    0.67 (0.67)   0.58 (0.48)   0.53 (0.50)
+    dense1      0.91 (0.96)   1.01 (1.13)   0.62 (0.90)
+    dense3      0.45 (0.64)   0.92 (0.95)   0.70 (0.75)
+    grouped3    0.60 (0.67)   0.45 (0.58)   0.44 (0.53)
 
-`scan` was at most 0.76 and `switch` 1.02.
+`scan` was at most 0.72 and `switch` 1.02.
 
 Where it went before (in a loop, ms, both shapes): a copy 0.4 and 0.5,
 the padded copy that a depthwise pass stores first 0.5 and 0.5; 3x3: forward 0.7

@@ -1,32 +1,39 @@
-"""What a search step's time goes into, by kind of operation, on CPU.
+"""What a search step's time goes into, by kind of operation, on one core.
 
 Where supernet_step.py's ratios fall short, this says of what. A kind is what an
-operation, or the costliest part of a fusion, is; its time that of all threads
-of XLA's that ran it.
+operation is, or the costliest part of a fusion. XLA hands convolutions and
+matrix products to threads of their own and times only how long that takes, so
+on one core they are what remains of a step.
 
     python experiments/benchmarks/step_profile.py edge/gdas [--steps 8]
 """
 
 import argparse
 import collections
+import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
-import jax
-from supernet_step import KEYS, batches, supernet
+# Before XLA makes its threads.
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
-from nasjax import search
+import jax  # noqa: E402
+from supernet_step import KEYS, batches, supernet  # noqa: E402
 
+from nasjax import search  # noqa: E402
+
+PRODUCTS = "convolution or matrix product"
 # The first that a fusion holds names it.
 KINDS = {
-  "convolution": ("convolution",),
-  "matrix product": ("dot",),
+  PRODUCTS: ("convolution", "dot"),
   "sum or maximum": ("reduce", "reduce-window", "select-and-scatter"),
   "kept by loops": ("dynamic-update-slice", "dynamic-slice"),
   "copy": ("copy", "transpose", "concatenate", "pad", "scatter", "gather"),
 }
 REST = "elementwise"
+_HOLDS = ("while", "conditional", "call")  # what other operations are in
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*? ([a-z-]+)\(")
 _FUSED = re.compile(r"calls=%?([\w.-]+)")
 
@@ -49,7 +56,7 @@ def kinds(text):
     held = inside[fused[name]] if name in fused else {code}
     return next((k for k, codes in KINDS.items() if held & {*codes}), REST)
 
-  return {name: kind(name, code) for name, code in own.items()}
+  return {n: kind(n, code) for n, code in own.items() if code not in _HOLDS}
 
 
 def seconds(folder):
@@ -82,14 +89,16 @@ def main():
   state = jax.block_until_ready(run(state))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
+      start = time.perf_counter()
       jax.block_until_ready(run(state))
+      whole = (time.perf_counter() - start) / found.steps
     spent = seconds(folder)
   kind_of, total = kinds(run.as_text()), collections.Counter()
   for name in spent.keys() & kind_of.keys():
     total[kind_of[name]] += spent[name] / found.steps
-  whole = sum(total.values())
+  total[PRODUCTS] = whole - (sum(total.values()) - total[PRODUCTS])
   for name, value in total.most_common():
-    print(f"{name:16} {1e3 * value:8.1f} ms {value / whole:6.1%}")
+    print(f"{name:30} {1e3 * value:8.1f} ms {value / whole:6.1%}")
 
 
 if __name__ == "__main__":

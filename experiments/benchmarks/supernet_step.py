@@ -10,33 +10,39 @@ what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
 dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets, on a machine that was
-a third faster and with a barrier that cost two kernels:
+0.10.2, PyTorch 2.13, 7 runs, all keys in one run of 19 minutes; an earlier run
+in brackets:
 
-    nasbench201/softmax     1.72  (1.61)  0.608 against 1.045 s
-    nasbench201/gdas        1.21  (1.22)  0.274 against 0.332 s
-    nasbench201-n5/softmax  1.39  (1.25)  3.39 against 4.71 s
-    nasbench201-n5/gdas     0.98  (0.94)  1.261 against 1.230 s
-    edge/softmax            1.27  (1.25)  1.478 against 1.874 s
-    edge/gdas               1.14  (1.17)  0.219 against 0.248 s
+    nasbench201/softmax     1.79  (1.72)  0.434 against 0.777 s
+    nasbench201/gdas        1.23  (1.21)  0.211 against 0.259 s
+    nasbench201-n5/softmax  1.32  (1.39)  2.72 against 3.60 s
+    nasbench201-n5/gdas     0.93  (0.98)  1.109 against 1.026 s
+    darts/softmax           2.39          2.33 against 5.57 s
+    edge/softmax            1.26  (1.27)  1.285 against 1.617 s
+    edge/gdas               1.17  (1.14)  0.185 against 0.216 s
 
-darts/softmax was 1.76 before wide kernels and is not measured since: its step
-takes 38 s to lower and three minutes to compile. Half of that are XLA's passes
-over the program, on one core; it has 60000 slices and 40000 additions, most of
-them taps of depthwise convolutions.
+darts/softmax compiles in two minutes, three before the depthwise convolutions
+of its edges became functions of their own; half are XLA's passes over the
+program, on one core.
 
-Where edge/softmax's time goes (CPU time by operation, before convolutions of
-many channels ran on all cores): convolutions 49% (15 of them in recomputing a
-cell for its gradient), normalisations 21%, activations 10%, the rest sums,
-scales, pools and copies; passes over memory that no operation of the processor
-fills. Not recomputing cells, run one
-after the other, saved 4 to 20% for four times the memory and twice the time to
-compile; keeping convolutions' outputs alone in the loop saved nothing, nor did
-keeping the moments of normalisations.
+What the others' time goes into, on one core (step_profile.py), %:
 
-nasbench201-n5/gdas: a third of the time is what the loop over cells writes for
-the gradient and reads back. Computing the cells anew instead (`remat=True`)
-takes as long, in a fifth of the memory, and 30% longer to compile. Sampled
+                            edge            nasbench201-n5
+                            softmax  gdas   softmax  gdas
+    convolutions, products       33    28        60    41
+    elementwise                  26    24        11    14
+    sums, maxima                 18    16         7    11
+    copies                       17    15        14    11
+    kept by loops                 7    17         7    23
+
+Not recomputing edge's cells, run one after the other, saved 4 to 20% for four
+times the memory and twice the time to compile; keeping convolutions' outputs
+alone in the loop saved nothing, nor did keeping the moments of normalisations.
+
+nasbench201-n5/gdas: the loop over cells writes what the gradient needs and
+reads it back. Computing the cells anew instead (`remat=True`) takes as long, in
+a fifth of the memory, and 30% longer to compile; computing anew the last
+convolution of each sampled candidate alone takes as long in two fifths. Sampled
 candidates without a normalisation run through one whose result is not taken: a
 condition of its own there saved nothing.
 
