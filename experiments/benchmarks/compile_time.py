@@ -21,8 +21,8 @@ the architecture's step and for the weights'.
 
 LLVM's optimisation level 0 saves a quarter to a third; what a step then takes
 was not measured. Convolutions as functions of their own, which shorten DARTS's
-compilation, leave this one as it is. XLA_FLAGS without gain: fewer modules, no verification of
-emitters, the fast-compile preset, no expensive LLVM passes.
+compilation, leave this one as it is. XLA_FLAGS without gain: fewer modules, no
+verification of emitters, the fast-compile preset, no expensive LLVM passes.
 
     python experiments/benchmarks/compile_time.py [--json] [--only KEY]
         [--runs 3]

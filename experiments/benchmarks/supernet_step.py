@@ -1,9 +1,10 @@
 """One search step, weight step + architecture step, against PyTorch's.
 
 The same supernet on the same weights in both; outputs are compared first. Both
-are warmed up and alternate on the same cores, three steps at a time (darts: one);
-nasjax runs them as one program, as a search does. PyTorch runs in both memory
-formats and the faster counts; one that is clearly slower takes no more turns.
+are warmed up and alternate on the same cores, three steps at a time, or one of
+darts; nasjax runs them as one program, as a search does. PyTorch runs in both
+memory formats and the faster counts; one that is clearly slower takes no more
+turns.
 For gdas the means over 50 or more steps of sampled paths are compared, run in
 blocks that alternate. A ratio over 1 says that nasjax is faster. `overhead` is
 what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
