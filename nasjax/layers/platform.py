@@ -80,8 +80,8 @@ def lowered_by(
     default: the same on GPU and TPU.
     apart: (**params) -> whether XLA's passes shall see what `cpu` does as a
       function of its own, of which nothing is fused with what stands around
-      it: some of them take more than twice as long for a program twice as
-      large.
+      it. A program of many operations compiles faster in parts: DARTS's
+      supernet in two thirds of the time.
   """
   lower = partial(mlir.lower_fun, multiple_results=primitive.multiple_results)
 
