@@ -249,7 +249,7 @@ def pools():
 
 
 def test_what_stands_apart_is_one_function_for_equal_shapes():
-  """XLA's passes take longer a line for larger programs: DARTS's was one."""
+  """A program in parts compiles faster; of equal parts it needs one."""
 
   def plainly(x, w, _):
     return x * w

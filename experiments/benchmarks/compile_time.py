@@ -6,7 +6,7 @@ step, with an empty compilation cache and with the one that this filled.
 Measured on 2 cores (x86-64, shared with other machines), JAX 0.10.2:
 
     start                   50.9 s cold, 15.5 s warm
-    nasbench201-n5/softmax  15.5 against 11.8 s, 1.32
+    nasbench201-n5/softmax  17.2 against 13.0 s, 1.33
     nasbench201-n5/gdas     15.9 against 15.9 s, 1.00
 
 In an earlier run, on a slower machine, 65.9 and 19.8 s, 1.24 and 1.09. There

@@ -20,12 +20,10 @@ from pathlib import Path
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import jax  # noqa: E402
-from supernet_step import KEYS, batches, supernet  # noqa: E402
-
-from nasjax import search  # noqa: E402
+from supernet_step import KEYS, batches, lowered, supernet  # noqa: E402
 
 PRODUCTS = "convolution or matrix product"
-# The first that a fusion holds names it.
+# kind -> operations of HLO; the first kind that a fusion holds is its own.
 KINDS = {
   PRODUCTS: ("convolution", "dot"),
   "sum or maximum": ("reduce", "reduce-window", "select-and-scatter"),
@@ -77,15 +75,8 @@ def main():
   found = parser.parse_args()
   space, shape, batch, relaxation = supernet(found.key)
   _, _, train, valid = batches(shape, batch)
-  made = search.differentiable(space, relaxation=relaxation)
-  state = jax.jit(made.init)(jax.random.key(0))
-
-  def steps(state):
-    return jax.lax.scan(
-      lambda s, _: made.update(s, train, valid), state, length=found.steps
-    )[0]
-
-  run = jax.jit(steps, donate_argnums=0).lower(state).compile()
+  program, state = lowered(space, relaxation, found.steps, train, valid)
+  run = program.compile()
   state = jax.block_until_ready(run(state))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
@@ -94,7 +85,7 @@ def main():
       whole = (time.perf_counter() - start) / found.steps
     spent = seconds(folder)
   kind_of, total = kinds(run.as_text()), collections.Counter()
-  for name in spent.keys() & kind_of.keys():
+  for name in spent.keys() & kind_of.keys():  # the trace has Python's, too
     total[kind_of[name]] += spent[name] / found.steps
   total[PRODUCTS] = whole - (sum(total.values()) - total[PRODUCTS])
   for name, value in total.most_common():

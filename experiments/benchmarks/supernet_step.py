@@ -4,11 +4,10 @@ The same supernet on the same weights in both; outputs are compared first. Both
 are warmed up and alternate on the same cores, three steps at a time, or one of
 darts; nasjax runs them as one program, as a search does. PyTorch runs in both
 memory formats and the faster counts; one that is clearly slower takes no more
-turns.
-For gdas the means over 50 or more steps of sampled paths are compared, run in
-blocks that alternate. A ratio over 1 says that nasjax is faster. `overhead` is
-what metrics and limits add to a step (a ratio near 1 is good), `epoch` steps
-dispatched from Python over the same steps in one scan.
+turns. For gdas the means over 50 or more steps of sampled paths are compared,
+run in blocks that alternate. A ratio over 1 says that nasjax is faster.
+`overhead` is what metrics and limits add to a step (a ratio near 1 is good),
+`epoch` steps dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
 0.10.2, PyTorch 2.13, 7 runs, all keys in one run of 19 minutes; an earlier run
@@ -111,8 +110,8 @@ def batches(shape, size=64):
   return images, labels, train, valid
 
 
-def compiled(space, relaxation, steps, train, valid, options=None):
-  """A function that runs `steps` steps and returns the seconds of one.
+def lowered(space, relaxation, steps, train, valid, options=None):
+  """(`steps` steps as one lowered program, the state that they start from).
 
   Args:
     space: the space.
@@ -121,9 +120,6 @@ def compiled(space, relaxation, steps, train, valid, options=None):
     train: batch of the weight steps.
     valid: batch of the architecture steps.
     options: more of `search.differentiable`, by name.
-
-  Returns:
-    (the function, seconds to compile it, its FLOPs, bytes that it needs).
   """
   made = search.differentiable(space, relaxation=relaxation, **(options or {}))
   state = jax.jit(made.init)(jax.random.key(0))
@@ -133,9 +129,20 @@ def compiled(space, relaxation, steps, train, valid, options=None):
       lambda s, _: made.update(s, train, valid), state, length=steps
     )[0]
 
-  lowered = jax.jit(block, donate_argnums=0).lower(state)
+  return jax.jit(block, donate_argnums=0).lower(state), state
+
+
+def compiled(space, relaxation, steps, train, valid, options=None):
+  """A function that runs `steps` steps and returns the seconds of one.
+
+  Takes what `lowered` takes.
+
+  Returns:
+    (the function, seconds to compile it, its FLOPs, bytes that it needs).
+  """
+  whole, state = lowered(space, relaxation, steps, train, valid, options)
   program = []
-  compile_s = timed(lambda: program.append(lowered.compile()))
+  compile_s = timed(lambda: program.append(whole.compile()))
   run = program[0]
   held = [state]
 
@@ -173,7 +180,7 @@ def largest_difference(space, peer, ids, images):
 
 
 def supernet(key):
-  """(its space, image shape, images a batch, relaxation) of a key."""
+  """A key's (space, image shape, images a batch, relaxation)."""
   name, relaxation = key.rsplit("/", 1)
   kind, options, shape = _SPACES[name]
   space = getattr(spaces, kind)(**options)
@@ -186,9 +193,8 @@ def measure(key, peer, runs, machine):
   space, shape, batch, relaxed = supernet(key)
   images, labels, train, valid = batches(shape, batch)
   # Shares of the steps take turns: whole blocks would outlast the 25 minutes.
-  steps = -(-_GDAS_STEPS // runs)
-  if relaxation == "softmax":
-    steps = _STEPS.get(name, STEPS)
+  share = -(-_GDAS_STEPS // runs)
+  steps = share if relaxation == "gdas" else _STEPS.get(name, STEPS)
   data = peer.save("data", images=images, labels=labels)
   weights = peer.save("weights", **flat(space.init(jax.random.key(1))))
   ids = {
@@ -220,7 +226,7 @@ def measure(key, peer, runs, machine):
 
   for layout in LAYOUTS:
     theirs(layout, 1)
-  tries = 1 if relaxation == "softmax" else STEPS
+  tries = STEPS if relaxation == "gdas" else 1  # sampled steps differ
   tried = {layout: theirs(layout, tries) for layout in LAYOUTS}
   layouts = [x for x in LAYOUTS if tried[x] < _SLOWER * min(tried.values())]
   sides = {"nasjax": run}
@@ -242,8 +248,8 @@ def measure(key, peer, runs, machine):
     "pytorch_process_gb": peer.ask("memory")["peak_bytes"] / 1e9,
   }
   if relaxation == "softmax":  # of gdas the compiler counts every branch
-    share = flops / found["nasjax"] / machine
-    figure |= {"flops": flops, "peak_share": share}
+    rate = flops / found["nasjax"]
+    figure |= {"flops": flops, "peak_share": rate / machine}
   return figure
 
 
