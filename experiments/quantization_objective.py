@@ -53,13 +53,13 @@ decay 1e-3, the others 0.1 and 3e-4.) Linear bottlenecks drop by .07 and -.06; a
 weight decay of 3e-3 leaves .14 (separable), one of 1e-2, .69, ends channels;
 without trained scales it is -.27 to .18. Nearly every kernel loses .003 to .015
 of its norm, so their sum hardly tells more than how many there are, and a
-network's own trainings differ as much as candidates do; at 8 channels the one
-that drops least is the most accurate, which a search for accuracy chooses
-anyway. With weights inherited from a supernet and statistics taken anew,
-networks of 33 to 57% accuracy drop by up to 7.8 points; those of less error
-drop more (Spearman -.43 over 17), among them pools and skips. An error of whole
-networks, with the statistics of their own path and the layers that all have,
-was not tried.
+network's own trainings differ as much as candidates do. At 8 channels inverted
+residuals drop least (but for relu) and are the most accurate: a search for
+accuracy chooses them anyway. With weights inherited from a supernet and
+statistics taken anew, networks of 33 to 57% accuracy drop by up to 7.8 points;
+those of less error drop more (Spearman -.43 over 17), among them pools and
+skips. An error of whole networks, with the statistics of their own path and the
+layers that all have, was not tried.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def lowered_by(
     apart: (**params) -> whether XLA's passes shall see what `cpu` does as a
       function of its own, of which nothing is fused with what stands around
       it. A program of many operations compiles faster in parts: DARTS's
-      supernet in two thirds of the time.
+      supernet in 139 instead of 163 s, and takes a quarter less memory.
   """
   lower = partial(mlir.lower_fun, multiple_results=primitive.multiple_results)
 
