@@ -48,7 +48,7 @@ import numpy as np
 from experiments import small_fashion
 from nasjax import constraints, hardware
 from nasjax.search import ranking
-from nasjax.spaces import space as space_tools
+from nasjax.spaces import costs as cost_tables
 
 EXPONENT = -0.07
 PENALTIES = ("equality", "augmented_lagrangian")
@@ -72,7 +72,7 @@ def ranks(space, draws) -> dict[str, dict[str, float]]:
   for name in hardware.device_names():
     # The roofline of each, also where there is a table.
     device = hardware.device(name)._replace(table=None)
-    costs[name] = space_tools.additive_costs(space, device.latency(space)).of(
+    costs[name] = cost_tables.additive_costs(space, device.latency(space)).of(
       draws
     )
   return {
@@ -84,7 +84,7 @@ def ranks(space, draws) -> dict[str, dict[str, float]]:
 def home(made, name, percentile, coefficient):
   """(metric, cost of a search) of a device."""
   metric = hardware.device(name).latency(made.space)
-  costs = space_tools.additive_costs(made.space, metric)
+  costs = cost_tables.additive_costs(made.space, metric)
   limit = float(np.percentile(costs.of(made.random), percentile))
   return metric, small_fashion.Cost(costs, limit, coefficient, True)
 

@@ -60,6 +60,7 @@ from nasjax.hardware import fit as fitting
 from nasjax.search import genes as genetics
 from nasjax.search import nsga2
 from nasjax.search import surrogate as surrogates
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_tools
 from nasjax.types import Metric
 
@@ -142,7 +143,7 @@ def fbnet(arguments) -> dict:
   flops = hardware.flops(space)
   table = tables.layerwise(arguments.lut, arguments.device, space.groups)
   latency = table.metric(space, device=arguments.device)
-  costs = [space_tools.additive_costs(space, m) for m in (flops, latency)]
+  costs = [cost_tables.additive_costs(space, m) for m in (flops, latency)]
   rng = np.random.default_rng(arguments.seed)
   drawn = costs[0].of(space_tools.random_choices(space, rng, _CHUNK))
   floor = float(np.quantile(drawn, arguments.floor))
@@ -204,7 +205,7 @@ class Accuracies:
     problem = tables.Problem("macro")
     choices = tables.choices(columns, problem, path)["layers"]
     flops = hardware.flops(self.space)
-    costs = space_tools.additive_costs(self.space, flops)
+    costs = cost_tables.additive_costs(self.space, flops)
     self.flops, counts = flops, (3,) * choices.shape[1]
     accuracy = np.full(3 ** len(counts), np.nan)
     accuracy[np.ravel_multi_index(choices.T, counts)] = tables.column(

@@ -39,6 +39,7 @@ import numpy as np
 
 from nasjax import data, hardware, spaces
 from nasjax.search import ranking
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import genotype
 from nasjax.spaces import space as space_tools
 
@@ -73,7 +74,7 @@ def main():
   metrics, limits = {}, {}
   for name in found.devices:
     metrics[name] = hardware.device(name).latency(space)
-    costs = space_tools.additive_costs(space, metrics[name]).of(draws)
+    costs = cost_tables.additive_costs(space, metrics[name]).of(draws)
     limits[name] = float(np.percentile(costs, found.percentile))
   one, two = found.devices
   rows = []

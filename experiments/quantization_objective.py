@@ -79,7 +79,7 @@ from experiments import small_fashion
 from nasjax import data, export
 from nasjax.hardware import quantization
 from nasjax.search import ranking
-from nasjax.spaces import space as space_tools
+from nasjax.spaces import costs as cost_tables
 
 
 class Calibration(tools.CalibrationDataReader):
@@ -182,7 +182,7 @@ def main():
       per_channel=False,
       batch_stats=variables["batch_stats"],
     )
-    costs = space_tools.additive_costs(made.space, metric)
+    costs = cost_tables.additive_costs(made.space, metric)
     usual = float(np.median(costs.of(made.random)))
     row = {"seed": seed}
     for name, coefficient in (("without", 0.0), ("with", found.coefficient)):

@@ -38,6 +38,7 @@ from nasjax import hardware, spaces
 from nasjax.cli.parts import make_space
 from nasjax.hardware import bundle, timer
 from nasjax.hardware.calibration import calibrate
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_module
 from nasjax.spaces.space import Architecture
 
@@ -50,8 +51,8 @@ SPACES = {
 
 def correlations(device, profile, space, draws=3, networks=30):
   modelled = device._replace(table=None, profile=profile).latency(space)
-  modelled = space_module.additive_costs(space, modelled)
-  measured = space_module.additive_costs(space, device.latency(space))
+  modelled = cost_tables.additive_costs(space, modelled)
+  measured = cost_tables.additive_costs(space, device.latency(space))
   found = []
   for seed in range(draws):
     rng = np.random.default_rng(seed)

@@ -24,6 +24,7 @@ from nasjax import (
   search,
   spaces,
 )
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_tools
 from nasjax.types import Metric
 
@@ -44,7 +45,7 @@ class Setup(NamedTuple):
 class Cost(NamedTuple):
   """What a search minimises beside cross entropy, and its limit."""
 
-  costs: space_tools.AdditiveCosts
+  costs: cost_tables.AdditiveCosts
   limit: float
   coefficient: float  # of the cost over the limit
   binds: bool

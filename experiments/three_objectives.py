@@ -63,6 +63,7 @@ from nasjax.hardware import features
 from nasjax.search import genes as genetics
 from nasjax.search import nsga2, ranking, staged
 from nasjax.search import surrogate as surrogates
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_tools
 from nasjax.types import Evolution
 
@@ -102,7 +103,7 @@ class Front(NamedTuple):
 def costs_on(space: Any, name: str, drawn: dict[str, np.ndarray]) -> Costs:
   device = hardware.device(name)
   metrics = device.latency(space), device.energy(space)
-  tables = tuple(space_tools.additive_costs(space, m) for m in metrics)
+  tables = tuple(cost_tables.additive_costs(space, m) for m in metrics)
   extremes = np.array([t.extremes(space.masks) for t in tables]).T
   costs = Costs(name, metrics, tables, extremes, np.zeros((0, 2)))
   return costs._replace(drawn=costs.of(drawn))

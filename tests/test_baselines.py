@@ -7,7 +7,7 @@ import pytest
 
 from nasjax import hardware, spaces
 from nasjax.cli import baselines
-from nasjax.spaces import space as space_tools
+from nasjax.spaces import costs as cost_tables
 
 
 def test_without_limits_it_is_mobilenet_v2():
@@ -48,7 +48,7 @@ def test_within_a_limit_no_network_has_more_of_its_blocks(tiny_edge, percent):
   names = tiny_edge.groups[group].candidates
   edges = tiny_edge.groups[group].edges
   every = np.array(list(itertools.product(range(len(names)), repeat=edges)))
-  costs = space_tools.costs(tiny_edge, metric).of({group: every})
+  costs = cost_tables.costs(tiny_edge, metric).of({group: every})
   bound = float(np.percentile(costs, percent))
   found = baselines.mobilenet_like(tiny_edge, [(metric, bound)])
   assert metric.exact(found) <= bound

@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 from nasjax import hardware, spaces
 from nasjax.hardware import roofline
 from nasjax.hardware.calibration import calibrate
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_module
 
 DEVICE = hardware.device("x86-server")
@@ -42,7 +43,7 @@ def test_it_ranks_networks_as_the_measured_table_does(space):
   assert "fitted, +-" in latency.source
   drawn = space_module.random_choices(space, np.random.default_rng(0), 30)
   modelled, measured = (
-    space_module.additive_costs(space, m).of(drawn)
+    cost_tables.additive_costs(space, m).of(drawn)
     for m in (latency, DEVICE.latency(space))
   )
   assert spearmanr(modelled, measured).statistic >= 0.90

@@ -14,8 +14,8 @@ from nasjax.cli import metrics as metric_parts
 from nasjax.cli.main import _parser, main
 from nasjax.errors import InputError
 from nasjax.hardware import memory, profile, roofline
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import genotype
-from nasjax.spaces import space as space_module
 
 FOLDER = Path(profile.__file__).parent / "devices"
 PROFILES = sorted(p.stem for p in FOLDER.glob("*.toml"))
@@ -156,14 +156,14 @@ def test_two_devices_decide_two_networks_each_better_at_home():
   found, latencies = {}, {}
   for name in ("raspberry-pi-4", "jetson-orin-nano"):
     latency = latencies[name] = hardware.device(name).latency(space)
-    costs = space_module.additive_costs(space, latency)
+    costs = cost_tables.additive_costs(space, latency)
     low, high = costs.extremes(space.masks)
     found[name] = space.decide(weights, [(latency, low + 0.1 * (high - low))])
   one, two = found
   assert found[one].names() != found[two].names()
   for own, other in ((one, two), (two, one)):
     metric = latencies[own]
-    low, high = space_module.additive_costs(space, metric).extremes(space.masks)
+    low, high = cost_tables.additive_costs(space, metric).extremes(space.masks)
     # The other device's network breaks this device's limit, or is less likely.
     limit = low + 0.1 * (high - low)
     score = np.log(weights["nodes"])

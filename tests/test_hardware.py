@@ -11,6 +11,7 @@ from nasjax import hardware, spaces
 from nasjax.errors import InputError
 from nasjax.hardware import measure, table
 from nasjax.hardware.workload import Workload, additive_metric
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_module
 
 HEAD = ",".join((*table.COLUMNS, "latency_ms"))
@@ -53,7 +54,7 @@ def test_expected_is_the_mean_over_the_weights():
     drawn = np.stack(
       [rng.choice(5, 4000, p=p / p.sum()) for p in weights["cell"]], -1
     )
-    values = space_module.additive_costs(space, metric).of({"cell": drawn})
+    values = cost_tables.additive_costs(space, metric).of({"cell": drawn})
     assert float(metric.expected(weights)) == pytest.approx(
       values.mean(), rel=0.03
     )
@@ -79,7 +80,7 @@ def test_shipped_table_covers_the_default_spaces():
     spaces.nasbench201(channels=16, cells=1, image_shape=(32, 32, 3)),
   ):
     metric = device.latency(space)
-    low, high = space_module.additive_costs(space, metric).extremes(space.masks)
+    low, high = cost_tables.additive_costs(space, metric).extremes(space.masks)
     assert 0 < low < high
   header = device.table.header
   assert header["command"].startswith("nasjax hw measure")

@@ -19,6 +19,7 @@ from nasjax.hardware import networks, roofline
 from nasjax.hardware.workload import Workload
 from nasjax.layers.blocks import Block, channel_shuffle
 from nasjax.spaces import chain, genotype
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_tools
 
 DATA = Path(os.environ.get("NASJAX_DATA", "../shared/data"))
@@ -107,13 +108,13 @@ def test_all_published_counts(make, name):
   choices = np.array(
     [networks.parse(r["arch"], space.groups, name) for r in rows]
   )
-  own = space_tools.additive_costs(space, hardware.params(space))
+  own = cost_tables.additive_costs(space, hardware.params(space))
   params, flops = (
     np.array([float(r[n]) for r in rows]) for n in ("params", "flops")
   )
   np.testing.assert_array_equal(own.of({"layers": choices}), params)
   if space.name == "macro":
-    macs = space_tools.additive_costs(space, hardware.macs(space))
+    macs = cost_tables.additive_costs(space, hardware.macs(space))
     np.testing.assert_array_equal(macs.of({"layers": choices}), flops)
   else:
     np.testing.assert_array_equal(profiled(space, choices), flops)

@@ -16,7 +16,7 @@ import tables
 
 from nasjax import constraints, hardware, spaces
 from nasjax.hardware import choices as choice_tables
-from nasjax.spaces import space as space_tools
+from nasjax.spaces import costs as cost_tables
 
 DATA = Path(os.environ.get("NASJAX_DATA", "../shared/data"))
 
@@ -62,7 +62,7 @@ def test_the_gradient_comes_near_the_exact_optimum(made):
   flops = hardware.flops(space)
   every = {"layers": np.stack(np.unravel_index(range(3**8), (3,) * 8), -1)}
   amounts, costs = (
-    space_tools.additive_costs(space, m).of(every) for m in (flops, latency)
+    cost_tables.additive_costs(space, m).of(every) for m in (flops, latency)
   )
   floor = float(np.median(amounts))
   left, limit = study.left_to(flops, 1.01 * amounts.max()), 0.0

@@ -20,7 +20,7 @@ from nasjax import hardware, spaces
 from nasjax.errors import InputError
 from nasjax.hardware import memory, products
 from nasjax.search import genes
-from nasjax.spaces import space as space_tools
+from nasjax.spaces import costs as cost_tables
 
 __all__ = ["small", "wide"]  # fixtures
 
@@ -82,7 +82,7 @@ def test_costs_of_a_network_are_its_own(name, request):
   bits = device.profile.bits
   latency, peak = device.latency(space), device.peak_sram(space)
   parameters = hardware.params(space)
-  costs = {m: space_tools.costs(space, m) for m in (latency, peak)}
+  costs = {m: cost_tables.costs(space, m) for m in (latency, peak)}
   for seed in range(8):
     one = drawn(space, seed)
     assert parameters.exact(one) == module_parameters(one)
@@ -133,7 +133,7 @@ def test_decisions_are_exact(tiny, seed, share):
 
 def test_limits_that_nothing_keeps_name_the_smallest_value(wide):
   latency = hardware.device("cortex-a76").latency(wide)
-  low, high = space_tools.costs(wide, latency).extremes(wide.masks)
+  low, high = cost_tables.costs(wide, latency).extremes(wide.masks)
   assert low < high
   with pytest.raises(InputError, match=f"smallest reachable.*{low:.6g}"):
     wide.decide(uniform(wide), [(latency, 0.9 * low)])

@@ -27,6 +27,7 @@ from nasjax.hardware import (
 )
 from nasjax.hardware import table as tables
 from nasjax.hardware.workload import Workload
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_module
 
 SPACE = spaces.nasbench201()
@@ -245,7 +246,7 @@ def test_sources_that_are_alike_count_once():
 def test_the_predictors_metric_works_in_a_search(toy, batches):
   """One compiled update with a predicted limit moves the logits."""
   drawn = space_module.random_choices(toy, np.random.default_rng(0), 30)
-  values = space_module.additive_costs(toy, hardware.macs(toy)).of(drawn)
+  values = cost_tables.additive_costs(toy, hardware.macs(toy)).of(drawn)
   made = predictor.architecture_predictor(toy, drawn, values / values.mean())
   limit = constraints.at_most(
     made.metric("latency_ms", "ms"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nasjax import reader
+from nasjax import reader, strict_yaml
 from nasjax.errors import InputError, nearest, one_line
 
 
@@ -70,7 +70,7 @@ def test_yaml_words_are_what_they_look_like(tmp_path):
   path.write_text(
     "a: 10\nb: 1e5\nc: no\nd: 010\ne: true\nf: ~\ng: 1:30\nh: -.5"
   )
-  values, lines = reader.read_yaml(path)
+  values, lines = strict_yaml.read_yaml(path)
   assert values["a"] == 10 and values["b"] == 1e5 and values["h"] == -0.5
   assert values["c"] == "no" and values["d"] in ("010", 10)
   assert values["e"] is True and values["f"] is None and values["g"] == "1:30"

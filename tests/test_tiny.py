@@ -20,6 +20,7 @@ from nasjax.cli import shrinking
 from nasjax.cli.main import main
 from nasjax.errors import InputError
 from nasjax.search import genes
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import genotype
 from nasjax.spaces import space as space_tools
 from nasjax.spaces.tiny import WIDTHS, resolutions, shrink
@@ -360,7 +361,7 @@ def test_a_search_of_the_command_line(tmp_path, capsys):
 def test_uniform_weights_are_decided(small, device):
   """A smallest peak that only all choices together reach."""
   peak = device.peak_sram(small)
-  least = space_tools.costs(small, peak).constant
+  least = cost_tables.costs(small, peak).constant
   found = small.decide(uniform(small), [(peak, least)])
   assert peak.exact(found) == least
   with pytest.raises(InputError, match="smallest reachable"):

@@ -14,6 +14,7 @@ from nasjax import data, hardware, relaxations, search, spaces
 from nasjax.hardware.peak_memory import peak_metric
 from nasjax.hardware.workload import additive_metric
 from nasjax.search import epochs as loops
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_tools
 
 CHANNELS, BATCH = 16, 64
@@ -41,7 +42,7 @@ def setup(**shape) -> Setup:
     "energy_mj": energy(space),
     "params": hardware.params(space),
   }
-  costs = {n: space_tools.additive_costs(space, m) for n, m in metrics.items()}
+  costs = {n: cost_tables.additive_costs(space, m) for n, m in metrics.items()}
   metrics["peak_sram_bytes"] = peak_metric(space, 8)
   random = space_tools.random_choices(space, np.random.default_rng(0), 20_000)
   return Setup(

@@ -10,6 +10,7 @@ import numpy as np
 
 from nasjax import run_folder
 from nasjax.errors import InputError
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
 from nasjax.spaces.space import Architecture
 from nasjax.types import Metric
@@ -126,7 +127,7 @@ def random_within(problem, limits: Bounds, count: int) -> list[Architecture]:
   drawn = spaces.random_choices(problem.space, rng, _DRAWN)
   good = np.ones(_DRAWN, bool)
   for metric, bound in limits:
-    if metric.form in spaces.ADDITIVE:
+    if metric.form in cost_tables.ADDITIVE:
       good &= problem.costs[metric.name].of(drawn) <= bound
   found = []
   for i in np.flatnonzero(good)[:_TRIED]:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import yaml
 
 from nasjax.errors import InputError, nearest
-from nasjax.reader import number, read_yaml, whole
+from nasjax.reader import number, whole
+from nasjax.strict_yaml import read_yaml
 
 T = TypeVar("T")
 

@@ -32,6 +32,7 @@ from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError
 from nasjax.search.epochs import epoch_steps
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
 from nasjax.spaces.decision import decide
 from nasjax.spaces.tiny import Configuration
@@ -54,7 +55,7 @@ class Problem(NamedTuple):
   augmentation: data.Augmentation
   space: Any
   metrics: Mapping[str, Metric]
-  costs: Mapping[str, spaces.Costs]
+  costs: Mapping[str, cost_tables.Costs]
   random: Mapping[str, np.ndarray]  # choices of random architectures
   limits: Sequence[tuple[Metric, float]]  # of a front the widest
   members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
@@ -116,7 +117,7 @@ def prepare(config: SearchConfig) -> Problem:
     parts.augmentation(config.augment, dataset),
     space,
     metrics,
-    {n: spaces.costs(space, m) for n, m in metrics.items()},
+    {n: cost_tables.costs(space, m) for n, m in metrics.items()},
     spaces.random_choices(space, rng, _RANDOM),
     limits,
     members,

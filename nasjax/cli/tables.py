@@ -14,6 +14,7 @@ from rich.table import Table
 
 from nasjax import data
 from nasjax.cli import populations
+from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
 
 _LINES = 20  # of progress, where there is no terminal
@@ -73,7 +74,7 @@ def show_problem(problem) -> None:
     low, high = costs.extremes(problem.space.masks)
     values = problem.random_values(name)
     if (
-      problem.metrics[name].form not in spaces.ADDITIVE
+      problem.metrics[name].form not in cost_tables.ADDITIVE
     ):  # its extremes need every network
       low, high = float(values.min()), float(values.max())
     bound = limits.get(name)

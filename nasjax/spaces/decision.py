@@ -12,14 +12,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError
 from nasjax.spaces import ranking
+from nasjax.spaces.costs import ADDITIVE, additive_costs, largest_costs
 from nasjax.spaces.space import (
-  ADDITIVE,
   Architecture,
   Limit,
   Space,
-  additive_costs,
   kept_of,
-  largest_costs,
   log_weights,
 )
 from nasjax.types import Constraint, Weights

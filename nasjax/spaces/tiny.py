@@ -26,6 +26,7 @@ from nasjax.errors import InputError
 from nasjax.hardware import workload
 from nasjax.spaces import staged
 from nasjax.spaces.chain import rounded
+from nasjax.spaces.costs import ADDITIVE, additive_costs
 from nasjax.spaces.mobilenet import (
   STEM,
   STRIDES,
@@ -34,12 +35,7 @@ from nasjax.spaces.mobilenet import (
   strides_of,
 )
 from nasjax.spaces.mobilenet_arguments import check
-from nasjax.spaces.space import (
-  ADDITIVE,
-  Architecture,
-  additive_costs,
-  random_choices,
-)
+from nasjax.spaces.space import Architecture, random_choices
 from nasjax.types import Metric
 
 __all__ = ["WIDTHS", "Configuration", "resolutions", "shrink", "tiny"]
