@@ -306,17 +306,58 @@ def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     if path[-1].key != "kernel":
       continue
-    norm = f"norm_{path[-2].key.rpartition('_')[2]}"
-    if norm in stats:
-      scale = params.get(norm, {}).get("scale", 1.0)
-      var = stats[norm]["var"]
-      # Constant channels go without a kernel when deployed, see onnx_nodes.py.
-      rate = jnp.where(
-        var < CONSTANT_VARIANCE, 0.0, jax.lax.rsqrt(var + EPSILON)
+    found.append(leaf * _scale(path[-2].key, params, stats))
+  return found
+
+
+def _scale(layer: str, params: Mapping, stats: Mapping) -> Array | float:
+  """What a kernel is multiplied by when deployed, on its last axis.
+
+  That is what its normalisation, if it has one with statistics, does to each
+  channel: 0 where the channel is constant, as those are deployed without a
+  kernel, see onnx_nodes.py. All may be of stacked layers.
+  """
+  norm = f"norm_{layer.rpartition('_')[2]}"
+  if norm not in stats:
+    return 1.0
+  var = stats[norm]["var"]
+  rate = jnp.where(var < CONSTANT_VARIANCE, 0.0, jax.lax.rsqrt(var + EPSILON))
+  rate = params.get(norm, {}).get("scale", 1.0) * rate
+  return rate[..., None, None, None, :]
+
+
+def deployed_params(
+  params: Mapping, batch_stats: Mapping, bits: int, *, per_channel: bool = True
+) -> dict:
+  """Parameters whose kernels are what few bits leave of them when deployed.
+
+  Args:
+    params: of a network or of a supernet.
+    batch_stats: of the same: kernels are rounded with their normalisation
+      folded in, and divided by it again.
+    bits: 2 to 16.
+    per_channel: a step for each output channel, not one for all.
+
+  Returns:
+    The same tree.
+  """
+  found = {}
+  for name, part in params.items():
+    stats = batch_stats.get(name, {})
+    if not isinstance(part, Mapping):
+      found[name] = part
+    elif "kernel" not in part:
+      found[name] = deployed_params(part, stats, bits, per_channel=per_channel)
+    else:
+      path = tuple(map(jax.tree_util.DictKey, (name, "kernel")))
+      scale = _scale(name, params, batch_stats)
+      rounded = _each(
+        lambda w: quantize(w, bits, per_channel=per_channel),
+        path,
+        part["kernel"] * scale,
       )
-      scale = scale * rate
-      leaf = leaf * jnp.expand_dims(scale, tuple(range(leaf.ndim - 1)))
-    found.append(leaf)
+      kernel = jnp.where(scale == 0, part["kernel"], rounded / scale)
+      found[name] = {**part, "kernel": kernel}
   return found
 
 

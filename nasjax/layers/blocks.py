@@ -8,6 +8,8 @@ and `concat` join the running value with the one saved before workload number
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ POINTWISE = {
   "hswish": lambda x: x * _hsigmoid(x),
   "hsigmoid": _hsigmoid,
 }
+CLIPPED = ("relu", "relu6")  # one operation with what is before them
 
 
 def subsample(x: jax.Array) -> jax.Array:
@@ -64,11 +67,15 @@ class Block(nn.Module):
     saved: before which workload the second operand of a join is taken.
     affine: whether normalisations have a trained scale and shift. Supernets
       go without: a scale would undo the architecture weight before it.
+    seen_as: what is seen of the input and of each value computed, as where an
+      integer network is tried out; default: all. Of what is clipped next only
+      that is seen.
   """
 
   workloads: tuple[Workload, ...]
   saved: int = 0
   affine: bool = True
+  seen_as: Callable[[jax.Array], jax.Array] | None = None
 
   @property
   def output(self) -> tuple[int, int, int]:
@@ -87,6 +94,8 @@ class Block(nn.Module):
     Returns:
       The output of the last workload.
     """
+    if self.seen_as is not None:
+      x = self.seen_as(x)
     other = x
     height, width = x.shape[1:3]
     for i, work in enumerate(self.workloads):
@@ -138,6 +147,9 @@ class Block(nn.Module):
       if work.batch_norm or work.kind in ("batch_norm", "normalize"):
         affine = self.affine and work.kind != "normalize"
         x = normalization.BatchNorm(affine, name=f"norm_{i}")(x, train)
+      after = self.workloads[i + 1].kind if i + 1 < len(self.workloads) else ""
+      if self.seen_as is not None and after not in CLIPPED:
+        x = self.seen_as(x)
     return x
 
 

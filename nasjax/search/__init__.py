@@ -2,7 +2,11 @@
 
 from nasjax.search.differentiable import Info, differentiable
 from nasjax.search.epochs import Epoch, run_epochs
-from nasjax.search.evaluation import population_accuracy, supernet_accuracy
+from nasjax.search.evaluation import (
+  population_accuracy,
+  population_quantization_error,
+  supernet_accuracy,
+)
 from nasjax.search.front import differentiable_front, members
 from nasjax.search.skips import led_by_skips
 
@@ -14,6 +18,7 @@ __all__ = [
   "led_by_skips",
   "members",
   "population_accuracy",
+  "population_quantization_error",
   "run_epochs",
   "supernet_accuracy",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +11,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from nasjax import data
+from nasjax.errors import InputError
+from nasjax.hardware import quantization
+from nasjax.hardware.quantization import LowBits
 from nasjax.layers.normalization import MOMENTUM
 from nasjax.search import genes
 from nasjax.search.epochs import on_device
+from nasjax.spaces import plan as plans
+from nasjax.spaces import supernet
 from nasjax.spaces.space import Architecture
-from nasjax.types import Array, Choices
+from nasjax.types import Array, Choices, Sampled
+
+_TINY = 1e-12
 
 
 def supernet_accuracy(
@@ -86,31 +94,136 @@ def population_accuracy(
     Architectures are scored one after another: each runs one path an edge.
   """
   rows = _rows(images, batch_size, most)
-  shown = _rows(calibration, batch_size, calibration_batches * batch_size)
-  pool, seen = on_device(images), on_device(calibration)
+  pool = on_device(images)
+  own = with_own_statistics(
+    space, calibration, statistics, batch_size, calibration_batches
+  )
 
   def of(variables, choices):
+    def one(row):
+      sampled = genes.one_path(space.masks, row)
+      mine = own(variables, sampled)
+      return _accuracy(space, mine, sampled, pool, rows, statistics, False)
+
+    return lax.map(one, choices)
+
+  return of
+
+
+def population_quantization_error(
+  space: Any,
+  calibration: data.Images,
+  statistics: tuple,
+  *,
+  bits: int = 8,
+  batch_size: int = 256,
+  calibration_batches: int = 4,
+  most: int = 1024,
+) -> Callable[[Any, Choices], Array]:
+  """Makes a function from a population to what few bits cost its outputs.
+
+  The error of a whole network, ||f(x) - f_Q(x)|| / ||f(x)|| over the logits of
+  some images: f_Q has kernels, with normalisation folded in, and what every
+  block computes at `bits`, one symmetric step a tensor, over the range of the
+  images at hand. Statistics are as `population_accuracy` takes them. Not
+  rounded are biases, the images, and sums and concatenations between blocks.
+
+  Args:
+    space: a space with a plan.
+    calibration: training images; the first `calibration_batches` are used for
+      statistics.
+    statistics: (mean, std) that the images were trained with.
+    bits: 2 to 16.
+    batch_size: images at once.
+    calibration_batches: as many at most.
+    most: of how many images the logits are compared.
+
+  Returns:
+    (variables of the supernet, choices i32[N, E] a group) -> f32[N], 0 or more;
+    for use in jit.
+
+  Raises:
+    InputError: the space has no plan.
+    ValueError: `bits` out of range.
+  """
+  if not hasattr(space, "plan"):
+    raise InputError(
+      f"space {space.name}", "has no plan: its blocks cannot be rounded"
+    )
+  quantization.check_low_bits(LowBits(bits), "quantization error")
+  rounded = partial(quantization.quantize, bits=bits, per_channel=False)
+  few = plans.with_blocks(space.plan, lambda b: b.clone(seen_as=rounded))
+  pool, rows = on_device(calibration), _rows(calibration, batch_size, most)
+  own = with_own_statistics(
+    space, calibration, statistics, batch_size, calibration_batches
+  )
+
+  def of(variables, choices):
+    def one(row):
+      sampled = genes.one_path(space.masks, row)
+      mine = own(variables, sampled)
+      stored = {
+        **mine,
+        "params": quantization.deployed_params(
+          mine["params"], mine["batch_stats"], bits, per_channel=False
+        ),
+      }
+
+      def add(sums, row):
+        images = data.gather(pool, row, *statistics).images
+        right, _ = space.apply(mine, sampled, images, False)
+        seen, _ = supernet.apply(few, stored, sampled, images, False)
+        lost = jnp.sum(jnp.square(right - seen)), jnp.sum(jnp.square(right))
+        return jax.tree.map(jnp.add, sums, lost), None
+
+      zero = jnp.float32(0)
+      (lost, all_), _ = lax.scan(add, (zero, zero), rows)
+      return jnp.sqrt(lost / jnp.maximum(all_, _TINY))
+
+    return lax.map(one, choices)
+
+  return of
+
+
+def with_own_statistics(
+  space: Any,
+  calibration: data.Images,
+  statistics: tuple,
+  batch_size: int = 256,
+  batches: int = 4,
+) -> Callable[[Any, Sampled], Any]:
+  """Makes a function that gives a sub-network batch statistics of its own.
+
+  Args:
+    space: the space.
+    calibration: training images; the first `batches` batches are used.
+    statistics: (mean, std) that the images were trained with.
+    batch_size: images at once.
+    batches: as many at most.
+
+  Returns:
+    (variables of the supernet, one path) -> the variables with the mean of the
+    batches' statistics on that path; for use in jit.
+  """
+  shown = _rows(calibration, batch_size, batches * batch_size)
+  seen = on_device(calibration)
+
+  def of(variables, sampled):
     zero = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     fresh = {**variables, "batch_stats": zero}
 
-    def one(row):
-      sampled = genes.one_path(space.masks, row)
+    def add(total, batch):
+      found = data.gather(seen, batch, *statistics)
+      _, new = space.apply(fresh, sampled, found.images, True)
+      return jax.tree.map(jnp.add, total, new), None
 
-      def add(total, batch):
-        found = data.gather(seen, batch, *statistics)
-        _, new = space.apply(fresh, sampled, found.images, True)
-        return jax.tree.map(jnp.add, total, new), None
-
-      total, _ = lax.scan(add, zero, shown)
-      # From 0 a running statistic moves by 1 - momentum of the batch's.
-      scale = 1.0 / ((1.0 - MOMENTUM) * len(shown))
-      own = {
-        **variables,
-        "batch_stats": jax.tree.map(lambda v: v * scale, total),
-      }
-      return _accuracy(space, own, sampled, pool, rows, statistics, False)
-
-    return lax.map(one, choices)
+    total, _ = lax.scan(add, zero, shown)
+    # From 0 a running statistic moves by 1 - momentum of the batch's.
+    scale = 1.0 / ((1.0 - MOMENTUM) * len(shown))
+    return {
+      **variables,
+      "batch_stats": jax.tree.map(lambda v: v * scale, total),
+    }
 
   return of
 

@@ -197,6 +197,27 @@ class Plan(NamedTuple):
     return found
 
 
+def with_blocks(plan: Plan, change: Callable[[Block], Block]) -> Plan:
+  """The plan with every block changed, edges' and fixed ones."""
+
+  def each(blocks):
+    return {n: b if b is None else change(b) for n, b in blocks.items()}
+
+  def of(stage):
+    uneven, partial = stage.uneven, stage.partial
+    return stage._replace(
+      edges=tuple(map(each, stage.edges)),
+      links=each(stage.links),
+      uneven=uneven and uneven._replace(links=tuple(map(each, uneven.links))),
+      partial=partial
+      and partial._replace(edges=tuple(map(each, partial.edges))),
+    )
+
+  return plan._replace(
+    fixed=each(plan.fixed), stages=tuple(map(of, plan.stages))
+  )
+
+
 def workloads(plan: Plan) -> SpaceWorkloads:
   """The workloads of a plan's networks, see `SpaceWorkloads`."""
   fixed = [*plan.joins]
