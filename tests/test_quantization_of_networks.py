@@ -1,4 +1,4 @@
-"""What few bits cost whole networks, against the integer networks themselves."""
+"""What few bits cost whole networks, against integer networks themselves."""
 
 import jax
 import jax.numpy as jnp
