@@ -61,6 +61,25 @@ def test_files_say_what_was_evaluated_and_what_is_best(finished):
     assert series == sorted(series) and series[-1] > 0
 
 
+@pytest.mark.slow
+def test_whole_networks_are_quantised(finished, npz, tmp_path):
+  """`quantization_error` is that of each network, not a sum over choices."""
+  out = tmp_path / "b"
+  words = ["search", "--strategy", "nsga2", "--from", str(finished)]
+  words += ["--data", npz, *SMALL, "--epochs", "1", "--batch-size", "8"]
+  words += ["--objective", "cross_entropy", "quantization_error"]
+  words += ["--quantize-scale", "tensor", "--out", str(out)]
+  assert main(words) == 0
+  found = rows(out / run_folder.EVALUATIONS)
+  errors = np.array([float(r["quantization_error"]) for r in found])
+  assert len(errors) == 24 and len(np.unique(errors)) > 12
+  assert np.all((errors >= 0) & (errors < 0.5))
+  genotype = json.loads((out / run_folder.GENOTYPE).read_text())
+  assert "8-bit networks" in genotype["metrics"]["quantization_error"]["source"]
+  front = rows(out / run_folder.FRONT)
+  assert min(float(r["quantization_error"]) for r in front) == errors.min()
+
+
 NAMES = (
   run_folder.EVALUATIONS,
   run_folder.FRONT,

@@ -81,6 +81,19 @@ def test_more_bits_lose_less_and_many_nothing(toy, images):
   assert np.all(fine < 1e-3)
 
 
+def test_as_a_metric_it_is_each_networks_own(toy, images):
+  variables, rows = toy.init(jax.random.key(0)), networks(toy, 3)
+  metric = search.quantization_error_metric(toy, variables, images)
+  found = [
+    metric.exact(spaces.architecture(toy, {n: r[i] for n, r in rows.items()}))
+    for i in range(3)
+  ]
+  wanted = errors(toy, images, variables, rows)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  with pytest.raises(ValueError, match="no expected value"):
+    metric.expected({})
+
+
 def test_kernels_are_rounded_with_their_normalisation(toy):
   """A channel of little variance has a large deployed kernel."""
   variables = toy.init(jax.random.key(1))

@@ -109,8 +109,9 @@ class SearchConfig:
     " energy_mj, edp_mj_ms, cost, params, macs, flops, and what limits name, in"
     " bytes (metrics count over their median), worst_METRIC (the smooth worst"
     " over several devices), quantization_error and weight_asymmetry (of the"
-    " weights of --from), efficiency, mnasnet_soft, mnasnet_hard (their target"
-    " is the first limit), or a weighted sum,"
+    " weights of --from; nsga2 and random quantise whole networks),"
+    " efficiency, mnasnet_soft, mnasnet_hard (their target is the first"
+    " limit), or a weighted sum,"
     " DEVICE:latency_ms+2*DEVICE:latency_ms",
   )
   weighting: str = option(

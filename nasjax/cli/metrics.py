@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nasjax import hardware
+from nasjax import data, hardware, search
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import quantization
@@ -20,6 +20,8 @@ COUNTED = {
   "flops": hardware.flops,
 }
 OF_WEIGHTS = ("quantization_error", "weight_asymmetry")
+# Strategies that need no gradient of a metric, and no model of it.
+ONE_BY_ONE = ("nsga2", "random")
 MEASURED = tuple(hardware.METRICS)
 # Of a device without a table; others where a limit or objective names them.
 _SHOWN = (
@@ -77,17 +79,21 @@ def plain(name: str) -> str:
 
 
 def metrics(
-  config: SearchConfig, space: Any, devices: Sequence[hardware.Device]
+  config: SearchConfig,
+  space: Any,
+  devices: Sequence[hardware.Device],
+  images: data.Images | None = None,
 ) -> dict[str, Metric]:
   """Every metric that the devices allow, by name.
 
-  With several devices a device's metric is called METRIC__DEVICE.
+  With several devices a device's metric is called METRIC__DEVICE. What is
+  computed of whole networks needs training `images`.
   """
   found = {name: make(space) for name, make in COUNTED.items()}
   asked = {plain(name) for name in named(config)}
   if "skips" in asked:
     found["skips"] = hardware.skips(space)
-  found |= _of_weights(config, space, asked)
+  found |= _of_weights(config, space, asked, images)
   _check_read(config, devices, asked)
   for device in devices:
     shown = _SHOWN if device.table is None else device.table.costs
@@ -133,7 +139,7 @@ def in_place(config: SearchConfig) -> tuple[str, ...]:
   return ("depthwise",) if config.in_place_depthwise else ()
 
 
-def _of_weights(config, space, asked) -> dict[str, Metric]:
+def _of_weights(config, space, asked, images) -> dict[str, Metric]:
   """The metrics of a trained supernet's weights that are asked for."""
   wanted = [name for name in OF_WEIGHTS if name in asked]
   if not wanted:
@@ -148,15 +154,24 @@ def _of_weights(config, space, asked) -> dict[str, Metric]:
   from nasjax.cli import reuse
 
   variables = reuse.variables(config.from_, "--from ")
-  params = variables["params"]
-  made = {
-    "quantization_error": lambda: quantization.error_metric(
+  params, bits = variables["params"], config.quantize_bits or 8
+  per_channel = config.quantize_scale == "channel"
+
+  def error():
+    if config.strategy in ONE_BY_ONE:
+      return search.quantization_error_metric(
+        space, variables, images, bits=bits, per_channel=per_channel
+      )
+    return quantization.error_metric(
       space,
       params,
-      config.quantize_bits or 8,
-      per_channel=config.quantize_scale == "channel",
+      bits,
+      per_channel=per_channel,
       batch_stats=variables["batch_stats"],
-    ),
+    )
+
+  made = {
+    "quantization_error": error,
     "weight_asymmetry": lambda: quantization.asymmetry_metric(space, params),
   }
   return {name: made[name]() for name in wanted}

@@ -44,14 +44,16 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   """
   path = str(config_path(flags["from_"]))
   made = configs.from_flags(SearchConfig, flags, path)
-  fresh: dict[str, Any] = {"out": None, "warmup": 0.0, "front": None}
+  fresh: dict[str, Any] = {"out": None, "front": None}
+  if _warms_up(made):
+    fresh["warmup"] = 0.0
   old = configs.from_flags(SearchConfig, {}, path)
   if made.strategy != old.strategy:
     # What the run was told and this strategy does not read.
     plain = SearchConfig()
     fresh |= {n: getattr(plain, n) for n in strategies.foreign(made.strategy)}
     fresh |= {n: getattr(plain, n) for n in strategies.open_options()}
-  share = 1.0 - old.warmup
+  share = 1.0 - old.warmup if _warms_up(old) else 1.0
   if made.device != old.device:
     share = _NEW_DEVICE
     fresh["limit"] = ()  # a limit of the old device says nothing of the new one
@@ -59,6 +61,10 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
     fresh["epochs"] = max(1, round(old.epochs * share))
   changes = {k: v for k, v in fresh.items() if k not in flags}
   return dataclasses.replace(made, **changes)
+
+
+def _warms_up(config: SearchConfig) -> bool:
+  return "warmup" not in strategies.foreign(config.strategy)
 
 
 def _base(run: str, where: str = "--from ") -> tuple[SearchConfig, Any]:

@@ -86,7 +86,7 @@ def prepare(config: SearchConfig) -> Problem:
     config, data.shape(dataset.train), dataset.num_classes
   )
   space = parts.on_devices(space, devices)
-  metrics = metric_parts.metrics(config, space, devices)
+  metrics = metric_parts.metrics(config, space, devices, dataset.train)
   limits = metric_parts.limits(config, metrics)
   members = metric_parts.front_limits(config, limits)
   for bounds in [limits, *members]:

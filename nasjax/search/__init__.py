@@ -5,6 +5,7 @@ from nasjax.search.epochs import Epoch, run_epochs
 from nasjax.search.evaluation import (
   population_accuracy,
   population_quantization_error,
+  quantization_error_metric,
   supernet_accuracy,
 )
 from nasjax.search.front import differentiable_front, members
@@ -19,6 +20,7 @@ __all__ = [
   "members",
   "population_accuracy",
   "population_quantization_error",
+  "quantization_error_metric",
   "run_epochs",
   "supernet_accuracy",
 ]
