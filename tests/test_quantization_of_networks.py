@@ -34,9 +34,14 @@ def networks(space, count):
   return {n: np.stack([row[n] for row in rows]) for n in rows[0]}
 
 
-def errors(space, images, variables, rows, bits=8):
+def errors(space, images, variables, rows, bits=8, loss=None):
   of = search.population_quantization_error(
-    space, images, data.statistics(images), bits=bits, batch_size=COUNT
+    space,
+    images,
+    data.statistics(images),
+    bits=bits,
+    loss=loss,
+    batch_size=COUNT,
   )
   return np.asarray(
     jax.jit(of)(variables, {n: jnp.asarray(r) for n, r in rows.items()})
@@ -54,7 +59,7 @@ def test_it_is_what_an_integer_network_loses(tiny_edge, images):
   own = jax.jit(
     evaluation.with_own_statistics(space, images, statistics, COUNT, 1)
   )
-  wanted = []
+  wanted, added = [], []
   for i in range(len(found)):
     one = spaces.architecture(space, {n: r[i] for n, r in rows.items()})
     mine = jax.device_get(own(variables, one.sampled()))
@@ -66,9 +71,15 @@ def test_it_is_what_an_integer_network_loses(tiny_edge, images):
       for m in (model, study.with_int8(model, pixels))
     )
     wanted.append(np.linalg.norm(right - seen) / np.linalg.norm(right))
+    added.append(np.mean(seen - right, 0))
   # Where runtimes round differs; a quarter is what that makes.
   np.testing.assert_allclose(found, wanted, rtol=0.25)
   assert max(wanted) > 1.3 * min(wanted)
+  lost = [
+    errors(space, images, variables, rows, loss=lambda y, _, k=k: y[:, k])
+    for k in range(4)
+  ]
+  assert np.corrcoef(np.ravel(lost), np.ravel(np.transpose(added)))[0, 1] > 0.8
 
 
 def test_more_bits_lose_less_and_many_nothing(toy, images):
