@@ -9,10 +9,11 @@ shows how each device's own network does on the other device.
     python experiments/new_device.py [--seeds 3] [--devices A B] [--json]
 
 raspberry-pi-4 to jetson-orin-nano, seeds 0 to 2, default options: the moved
-networks score +0.8, +0.8 and -0.4 points against the fresh ones (mean +0.4),
-with 25% of the steps (41 of 164 epochs), at 0.965, 1.000 and 0.732 of the new
-device's limit. The first device's own networks are no better on it than those
-that were searched for the other: the two rooflines rank alike.
+networks score +0.4, +0.8 and +2.5 points against the fresh ones (+0.8, +0.8 and
+-0.4 with convolutions that summed in another order), with 25% of the steps (41
+of 164 epochs), at 0.867, 0.968 and 0.800 of the new device's limit. The first
+device's own networks are no better on it than those that were searched for the
+other: the two rooflines rank alike.
 
 stm32f746 and jetson-orin-nano, whose rooflines rank random networks with a
 Spearman of 0.33 (`--own`, seeds 0 to 2), latency over each device's limit:
