@@ -129,7 +129,7 @@ def population_quantization_error(
   normalisation folded in, and what blocks read and compute at `bits`, in
   symmetric steps, activations in one a tensor over the range of the images at
   hand. Statistics are as `population_accuracy` takes them. With one step a
-  kernel the first is within a quarter of what ONNX Runtime's static int8 form
+  kernel the first is within a third of what ONNX Runtime's static int8 form
   loses; the second says better what accuracy that costs, as much of the error
   is the same for all images.
 
