@@ -35,7 +35,7 @@ term drops were .34 and .35 without, .28 and .39 with. Most of that error is the
 same for all images, which says little of what it costs; Spearman's correlation
 with the drop of 22 networks was .69, that of the added cross entropy .80.
 
-What kernels alone lose, `quantization.error_metric`, is no such objective: in
+What kernels alone lose, `kernel_errors.error_metric`, is no such objective: in
 about 50 networks trained alone nearly every kernel lost .003 to .015 of its
 norm, int8 cost -.1 to .7 points (one 1.5), and neither followed from the other.
 """

@@ -1,4 +1,4 @@
-"""A small search whose cost is an argument: what two studies share.
+"""A small search whose cost is an argument, and images that studies share.
 
 The edge space, 8 choices of 12 operations on Fashion-MNIST averaged to 14x14:
 at 28x28 supernets take four times as long, and on scikit-learn's digits

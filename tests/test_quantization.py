@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nasjax import data, spaces, training
 from nasjax.errors import InputError
+from nasjax.hardware import kernel_errors
 from nasjax.hardware import quantization as q
 from nasjax.search import shared
 
@@ -77,13 +78,13 @@ def test_ranges_average_over_batches():
 
 def test_a_spaces_choices_have_errors(toy):
   params = toy.init(jax.random.key(0))["params"]
-  table = np.asarray(q.candidate_errors(toy, params, 4)["layers"])
+  table = np.asarray(kernel_errors.candidate_errors(toy, params, 4)["layers"])
   assert table.shape == (3, 4)
   # none and skip have no weights; convolutions lose something.
   assert (table[:, :2] == 0).all() and (table[:, 2:] > 0).all()
   kernel = params["stage_0"]["edge_0"]["conv_1x1"]["convolution_1"]["kernel"]
   assert table[1, 2] == pytest.approx(float(q.error(kernel[1], 4)) ** 2)
-  metric = q.error_metric(toy, params, 4)
+  metric = kernel_errors.error_metric(toy, params, 4)
   found = toy.decide(
     {"layers": np.ones((3, 4)) / 4}, [(metric, float(table[0, 2]))]
   )
@@ -92,7 +93,7 @@ def test_a_spaces_choices_have_errors(toy):
     metric.exact(found), abs=1e-7
   )
   # More bits, less error, everywhere.
-  eight = np.asarray(q.candidate_errors(toy, params, 8)["layers"])
+  eight = np.asarray(kernel_errors.candidate_errors(toy, params, 8)["layers"])
   assert (eight[:, 2:] < table[:, 2:]).all()
   stats = q.layer_errors(params["stem"], 8)
   assert list(stats) == ["convolution_0"]
@@ -126,21 +127,23 @@ def test_errors_see_the_normalisation_that_will_be_folded_in(toy):
   deviations = np.sqrt(np.array([1e-4, 1.0, 4.0, 9.0]) + 1e-5)
   folded = jnp.float32(np.asarray(kernel[1]) / deviations)
   for per_channel in (False, True):
-    found = q.candidate_errors(
+    found = kernel_errors.candidate_errors(
       toy, params, 4, per_channel=per_channel, batch_stats=stats
     )["layers"][1, 2]
     want = float(q.error(folded, 4, per_channel=per_channel)) ** 2
     assert float(found) == pytest.approx(want, rel=1e-4)
-    plain = q.candidate_errors(toy, params, 4, per_channel=per_channel)
+    plain = kernel_errors.candidate_errors(
+      toy, params, 4, per_channel=per_channel
+    )
     if not per_channel:
       assert float(found) != pytest.approx(float(plain["layers"][1, 2]))
   with pytest.raises(InputError, match="no plan"):
-    q.candidate_errors(spaces.mobilenet(), params, 4)
+    kernel_errors.candidate_errors(spaces.mobilenet(), params, 4)
 
 
 def test_asymmetry_of_choices_by_hand(toy):
   params = toy.init(jax.random.key(0))["params"]
-  metric = q.asymmetry_metric(toy, params)
+  metric = kernel_errors.asymmetry_metric(toy, params)
   kernel = params["stage_0"]["edge_0"]["conv_3x3"]["convolution_1"]["kernel"]
   found = spaces.architecture(toy, {"layers": [0, 3, 1]})
   want = float(q.asymmetry(kernel[1]))

@@ -10,7 +10,7 @@ import numpy as np
 from nasjax import data, hardware, search
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
-from nasjax.hardware import quantization
+from nasjax.hardware import kernel_errors
 from nasjax.reader import number
 from nasjax.types import Metric
 
@@ -162,7 +162,7 @@ def _of_weights(config, space, asked, images) -> dict[str, Metric]:
       return search.quantization_error_metric(
         space, variables, images, bits=bits, per_channel=per_channel
       )
-    return quantization.error_metric(
+    return kernel_errors.error_metric(
       space,
       params,
       bits,
@@ -172,7 +172,7 @@ def _of_weights(config, space, asked, images) -> dict[str, Metric]:
 
   made = {
     "quantization_error": error,
-    "weight_asymmetry": lambda: quantization.asymmetry_metric(space, params),
+    "weight_asymmetry": lambda: kernel_errors.asymmetry_metric(space, params),
   }
   return {name: made[name]() for name in wanted}
 

@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax.errors import InputError
 from nasjax.layers.normalization import CONSTANT_VARIANCE, EPSILON
-from nasjax.spaces import edge_variables
-from nasjax.types import Array, Metric
+from nasjax.types import Array
 
 _TINY = 1e-12  # a tensor of zeros has no error and no scale
 
@@ -138,12 +136,21 @@ def fake_quantize_activations(values: Array, seen: Range, bits: int) -> Array:
   )
 
 
-def _each(function, path, leaf: Array) -> Array:
+def _own_axes(layer: str) -> int:
+  """How many axes a layer's kernel has; those before are stacked layers."""
+  return 2 if layer.startswith("linear") else 4
+
+
+def _each(function, layer: str, leaf: Array) -> Array:
   """`function` of a kernel, of stacked cells' and edges' one by one."""
-  own = 2 if len(path) > 1 and path[-2].key.startswith("linear") else 4
-  for _ in range(leaf.ndim - own):
+  for _ in range(leaf.ndim - _own_axes(layer)):
     function = jax.vmap(function)
   return function(leaf)
+
+
+def _layer(path) -> str:
+  """The layer that a leaf is of."""
+  return path[-2].key if len(path) > 1 else ""
 
 
 def fake_quantize_tree(
@@ -155,7 +162,9 @@ def fake_quantize_tree(
     if path[-1].key != "kernel":
       return leaf
     return _each(
-      lambda w: fake_quantize(w, bits, per_channel=per_channel), path, leaf
+      lambda w: fake_quantize(w, bits, per_channel=per_channel),
+      _layer(path),
+      leaf,
     )
 
   return jax.tree_util.tree_map_with_path(one, params)
@@ -177,7 +186,7 @@ def asymmetry_penalty(params: Any) -> Array:
   """The mean `asymmetry` of all kernels of a tree of parameters, f32[]."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   found = [
-    jnp.mean(_each(asymmetry, path, w))
+    jnp.mean(_each(asymmetry, _layer(path), w))
     for path, w in leaves
     if path[-1].key == "kernel"
   ]
@@ -224,98 +233,22 @@ def layer_errors(
   }
 
 
-def candidate_errors(
-  space: Any,
-  params: Any,
-  bits: int,
-  *,
-  per_channel: bool = True,
-  batch_stats: Any = None,
-) -> dict[str, Array]:
-  """The mean squared relative error of each choice's kernels.
+def deployed_scale(
+  layer: str, params: Mapping, stats: Mapping
+) -> Array | float:
+  """What a kernel is multiplied by, channel by channel, when it is deployed.
+
+  That is what its normalisation does to each channel; 0 where the channel is
+  constant, as those are deployed without a kernel, see onnx_nodes.py.
 
   Args:
-    space: a space with a plan.
-    params: of its supernet.
-    bits: 2 to 16.
-    per_channel: a step for each output channel.
-    batch_stats: of its supernet: each kernel is taken with its normalisation
-      folded in, as it is deployed; default: as it is. With one step a tensor
-      that is where depthwise kernels lose (Nagel et al. 2019, section 3).
+    layer: the kernel's layer, as `convolution_0`.
+    params: of its block, or of stacked ones.
+    stats: their batch statistics.
 
   Returns:
-    f32[E, K] a group; 0 for candidates without kernels; differentiable in
-    `params` where rounding is.
-
-  Raises:
-    InputError: the space has no plan.
-  """
-  return _candidate_means(
-    space,
-    params,
-    lambda w: jnp.square(error(w, bits, per_channel=per_channel)),
-    batch_stats,
-  )
-
-
-def _candidate_means(
-  space, params, measure, batch_stats=None
-) -> dict[str, Array]:
-  """The mean of `measure(kernel)` over each choice's kernels, f32[E, K]."""
-  if not hasattr(space, "plan"):
-    raise InputError(
-      f"space {space.name}", "has no plan: its candidates' weights are unknown"
-    )
-  plan = space.plan
-  found: dict[str, list[list[list[Array]]]] = {
-    name: [[[] for _ in group.candidates] for _ in range(group.edges)]
-    for name, group in space.groups.items()
-  }
-  for s, stage in enumerate(plan.stages):
-    cells, group_rows = found[plan.group_of(s)], plan.rows(s)
-    # Statistics lie as parameters do, so that these stand in for them.
-    stats = params if batch_stats is None else batch_stats
-    own = {
-      "params": params[f"stage_{s}"],
-      "batch_stats": stats.get(f"stage_{s}", {}),
-    }
-    for r, e in np.ndindex(group_rows.shape):
-      edge = edge_variables.of_edge(
-        stage, jax.tree.map(lambda v, r=r: v[r], own), e
-      )
-      for k, name in enumerate(stage.edges[e]):
-        folded = {} if batch_stats is None else edge["batch_stats"][name]
-        cells[group_rows[r, e]][k] += [
-          measure(w) for w in _kernels(edge["params"][name], folded)
-        ]
-  zero = jnp.float32(0)
-  return {
-    name: jnp.stack(
-      [
-        jnp.stack([jnp.mean(jnp.stack(c)) if c else zero for c in row])
-        for row in cells
-      ]
-    )
-    for name, cells in found.items()
-  }
-
-
-def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
-  """The kernels of a block; those with statistics have them folded in."""
-  found = []
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    if path[-1].key != "kernel":
-      continue
-    found.append(leaf * _scale(path[-2].key, params, stats))
-  return found
-
-
-def _scale(layer: str, params: Mapping, stats: Mapping) -> Array | float:
-  """What a kernel is multiplied by when deployed, on its last axis.
-
-  That is what its normalisation, if it has one with statistics, does to each
-  channel: 0 where the channel is constant, as those are deployed without a
-  kernel, see onnx_nodes.py. All may be of stacked layers.
+    f32[..., 1, .., 1, C_out], of as many axes as the kernel; 1.0 where no
+    normalisation with statistics follows.
   """
   norm = f"norm_{layer.rpartition('_')[2]}"
   if norm not in stats:
@@ -323,7 +256,7 @@ def _scale(layer: str, params: Mapping, stats: Mapping) -> Array | float:
   var = stats[norm]["var"]
   rate = jnp.where(var < CONSTANT_VARIANCE, 0.0, jax.lax.rsqrt(var + EPSILON))
   rate = params.get(norm, {}).get("scale", 1.0) * rate
-  return rate[..., None, None, None, :]
+  return jnp.expand_dims(rate, tuple(range(-_own_axes(layer), -1)))
 
 
 def deployed_params(
@@ -349,84 +282,12 @@ def deployed_params(
     elif "kernel" not in part:
       found[name] = deployed_params(part, stats, bits, per_channel=per_channel)
     else:
-      path = tuple(map(jax.tree_util.DictKey, (name, "kernel")))
-      scale = _scale(name, params, batch_stats)
+      scale = deployed_scale(name, params, batch_stats)
       rounded = _each(
         lambda w: quantize(w, bits, per_channel=per_channel),
-        path,
+        name,
         part["kernel"] * scale,
       )
       kernel = jnp.where(scale == 0, part["kernel"], rounded / scale)
       found[name] = {**part, "kernel": kernel}
   return found
-
-
-def asymmetry_metric(space: Any, params: Any) -> Metric:
-  """`weight_asymmetry`: the sum of the choices' mean `asymmetry`.
-
-  Args:
-    space: a space with a plan.
-    params: of its supernet, after it was trained for a while.
-
-  Returns:
-    An additive metric without unit, an objective or a limit.
-
-  Raises:
-    InputError: the space has no plan.
-  """
-  return _of_weights(
-    "weight_asymmetry",
-    _candidate_means(space, params, asymmetry),
-    "computed from the supernet's weights",
-  )
-
-
-def error_metric(
-  space: Any,
-  params: Any,
-  bits: int,
-  *,
-  per_channel: bool = True,
-  batch_stats: Any = None,
-) -> Metric:
-  """`quantization_error`: the sum of the choices' errors, for these weights.
-
-  Args:
-    space: a space with a plan.
-    params: of its supernet, after it was trained for a while.
-    bits: 2 to 16.
-    per_channel: a step for each output channel.
-    batch_stats: as `candidate_errors` takes them.
-
-  Returns:
-    An additive metric without unit, an objective or a limit.
-
-  Raises:
-    InputError: the space has no plan.
-  """
-  return _of_weights(
-    "quantization_error",
-    candidate_errors(
-      space, params, bits, per_channel=per_channel, batch_stats=batch_stats
-    ),
-    f"computed from the supernet's weights at {bits} bits, a step for each"
-    f" {'channel' if per_channel else 'tensor'}",
-  )
-
-
-def _of_weights(name, found, source) -> Metric:
-  tables = {n: np.asarray(t, np.float64) for n, t in found.items()}
-
-  def expected(weights: Mapping[str, Array]) -> Array:
-    return sum(
-      jnp.sum(weights[n] * jnp.asarray(t, jnp.float32))
-      for n, t in tables.items()
-    )
-
-  def exact(architecture) -> float:
-    return sum(
-      float(t[np.arange(len(t)), architecture.choices[n]].sum())
-      for n, t in tables.items()
-    )
-
-  return Metric(name, "", None, expected, exact, True, source)

@@ -99,15 +99,10 @@ def population_accuracy(
     space, calibration, statistics, batch_size, calibration_batches
   )
 
-  def of(variables, choices):
-    def one(row):
-      sampled = genes.one_path(space.masks, row)
-      mine = own(variables, sampled)
-      return _accuracy(space, mine, sampled, pool, rows, statistics, False)
+  def score(mine, sampled):
+    return _accuracy(space, mine, sampled, pool, rows, statistics, False)
 
-    return lax.map(one, choices)
-
-  return of
+  return _one_after_another(space, own, score)
 
 
 def population_quantization_error(
@@ -162,32 +157,43 @@ def population_quantization_error(
     space, calibration, statistics, batch_size, calibration_batches
   )
 
+  def cost(mine, sampled):
+    stored = {
+      **mine,
+      "params": quantization.deployed_params(
+        mine["params"], mine["batch_stats"], bits, per_channel=per_channel
+      ),
+    }
+
+    def add(sums, row):
+      found = data.gather(pool, row, *statistics)
+      right, _ = space.apply(mine, sampled, found.images, False)
+      seen, _ = supernet.apply(few, stored, sampled, found.images, False)
+      if loss is None:
+        lost, whole = jnp.square(right - seen), jnp.square(right)
+      else:
+        lost = loss(seen, found.labels) - loss(right, found.labels)
+        whole = jnp.ones_like(lost)
+      return (sums[0] + jnp.sum(lost), sums[1] + jnp.sum(whole)), None
+
+    zero = jnp.float32(0)
+    (lost, whole), _ = lax.scan(add, (zero, zero), rows)
+    share = lost / jnp.maximum(whole, _TINY)
+    return jnp.sqrt(share) if loss is None else share
+
+  return _one_after_another(space, own, cost)
+
+
+def _one_after_another(space, own, score):
+  """(variables, choices) -> f32[N], `score(variables, path)` of each network.
+
+  `own` gives the variables of each the statistics of its path.
+  """
+
   def of(variables, choices):
     def one(row):
       sampled = genes.one_path(space.masks, row)
-      mine = own(variables, sampled)
-      stored = {
-        **mine,
-        "params": quantization.deployed_params(
-          mine["params"], mine["batch_stats"], bits, per_channel=per_channel
-        ),
-      }
-
-      def add(sums, row):
-        found = data.gather(pool, row, *statistics)
-        right, _ = space.apply(mine, sampled, found.images, False)
-        seen, _ = supernet.apply(few, stored, sampled, found.images, False)
-        if loss is None:
-          lost, whole = jnp.square(right - seen), jnp.square(right)
-        else:
-          lost = loss(seen, found.labels) - loss(right, found.labels)
-          whole = jnp.ones_like(lost)
-        return (sums[0] + jnp.sum(lost), sums[1] + jnp.sum(whole)), None
-
-      zero = jnp.float32(0)
-      (lost, whole), _ = lax.scan(add, (zero, zero), rows)
-      share = lost / jnp.maximum(whole, _TINY)
-      return jnp.sqrt(share) if loss is None else share
+      return score(own(variables, sampled), sampled)
 
     return lax.map(one, choices)
 
@@ -213,7 +219,7 @@ def quantization_error_metric(
   """`quantization_error` of whole networks, see the function above.
 
   Where architectures are evaluated one by one; it has no gradient. For one see
-  `hardware.quantization.error_metric`, which knows kernels alone.
+  `hardware.kernel_errors.error_metric`, which knows kernels alone.
 
   Args:
     space: a space with a plan.
@@ -230,7 +236,7 @@ def quantization_error_metric(
     InputError: the space has no plan.
     ValueError: `bits` out of range.
   """
-  _check_roundable(space, bits)
+  _check_roundable(space, bits)  # before anything is read off the images
   name = "quantization_error"
   errors = jax.jit(
     population_quantization_error(
