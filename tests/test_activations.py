@@ -45,3 +45,24 @@ def test_the_gradient_is_zero_at_the_bounds(name):
   inside = [0.0, 0.0, 1.0, 0.0, 0.0] if name == "relu6" else [0, 0, 1, 1, 1]
   found = jax.vmap(jax.grad(PAIRS[name][0]))(x)
   np.testing.assert_array_equal(found, np.float32(inside))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_padding_is_jaxs_own(name):
+  ours, plain = PAIRS[name]
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(4.0 * rng.normal(size=(2, 5, 7, 3)), jnp.float32)
+  w = jnp.asarray(rng.normal(size=(2, 9, 11, 3)), jnp.float32)
+
+  def want(x):
+    return jnp.pad(plain(x), ((0, 0), (2, 2), (2, 2), (0, 0)))
+
+  def mine(x):
+    return ours(x, 2)
+
+  np.testing.assert_array_equal(jax.jit(mine)(x), want(x))
+  gradients = [jax.grad(third_power(f, w)) for f in (mine, want)]
+  np.testing.assert_array_equal(*(jax.jit(g)(x) for g in gradients))
+  inner = w[:, 2:-2, 2:-2]
+  second = [jax.grad(lambda x, g=g: (inner * g(x)).sum()) for g in gradients]
+  np.testing.assert_array_equal(*(jax.jit(g)(x) for g in second))

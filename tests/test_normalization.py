@@ -66,7 +66,7 @@ def test_half_precision_keeps_its_type_and_wide_statistics(images):
   )
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 13])
+@pytest.mark.parametrize("count", [1, 3, 8, 13, 64, 67])
 def test_sums_of_any_number_of_images_and_terms(count):
   rng = np.random.default_rng(count)
   x, y = (rng.normal(size=(2, count, 3, 4, 5)).astype("f4") for _ in "xy")

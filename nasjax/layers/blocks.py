@@ -59,6 +59,10 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
   return grouped.swapaxes(-1, -2).reshape(x.shape)
 
 
+def _padding(work: Workload) -> int:
+  return work.dilation * (work.kernel // 2)
+
+
 class Block(nn.Module):
   """Executes workloads one after the other.
 
@@ -96,15 +100,18 @@ class Block(nn.Module):
     """
     if self.seen_as is not None:
       x = self.seen_as(x)
-    other = x
+    other, padded = x, 0
     height, width = x.shape[1:3]
     for i, work in enumerate(self.workloads):
       if i == self.saved:
         other = x
-      if work.kind in POINTWISE:
+      if work.kind in CLIPPED:
+        padded = self._padding_after(i)
+        x = POINTWISE[work.kind](x, padded)
+      elif work.kind in POINTWISE:
         x = POINTWISE[work.kind](x)
       elif work.kind in ("convolution", "depthwise"):
-        padding = work.dilation * (work.kernel // 2)
+        padding, padded = _padding(work) - padded, 0
         x = nn.Conv(
           work.channels_out,
           (work.kernel, work.kernel),
@@ -151,6 +158,13 @@ class Block(nn.Module):
       if self.seen_as is not None and after not in CLIPPED:
         x = self.seen_as(x)
     return x
+
+  def _padding_after(self, i: int) -> int:
+    """How far activation `i` pads for a depthwise convolution: in one pass."""
+    if i + 1 in (self.saved, len(self.workloads)) or self.seen_as is not None:
+      return 0
+    after = self.workloads[i + 1]
+    return _padding(after) if after.kind == "depthwise" else 0
 
 
 class Builder:

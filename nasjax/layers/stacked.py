@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from nasjax.hardware.workload import Workload
-from nasjax.layers import blocks, convolution, normalization
+from nasjax.layers import blocks, convolution, depthwise, normalization
 from nasjax.layers.barrier import computed_once
 from nasjax.layers.trilinear import trilinear
-from nasjax.layers.windows import Windows, convolution_windows, pad, taps
+from nasjax.layers.windows import Windows, convolution_windows
 from nasjax.types import Array
 
 __all__ = [
@@ -49,22 +49,14 @@ class _Plan(NamedTuple):
   shared: bool  # all edges read one map
 
 
-def _weighted_taps(x, w, windows: Windows, spacing=(1, 1)) -> Array:
-  """Sums windows of [(E,) B, H, W, C] by w [E, KH, KW, 1, C]."""
-  padded = computed_once(pad(x, windows.exact_padding, spacing))
-  views = taps(padded, windows)
-  w = w.reshape(len(w), len(views), 1, 1, 1, -1)
-  return reduce(lax.add, [view * w[:, i] for i, view in enumerate(views)])
-
-
 def _cpu_forward(x, w, plan: _Plan) -> Array:
   x = x[None] if plan.shared else x
-  return _weighted_taps(x, w, plan.windows)
+  return depthwise.weighted(x, w, plan.windows)
 
 
 def _cpu_input(g, w, plan: _Plan) -> Array:
   flipped, windows = jnp.flip(w, (1, 2)), plan.windows
-  x = _weighted_taps(g, flipped, windows.transposed, windows.strides)
+  x = depthwise.weighted(g, flipped, windows.transposed, windows.strides)
   if not plan.shared:
     return x
   x = computed_once(x)
@@ -74,7 +66,7 @@ def _cpu_input(g, w, plan: _Plan) -> Array:
 
 def _cpu_kernel(x, g, plan: _Plan) -> Array:
   x = x[None] if plan.shared else x
-  return convolution.depthwise_kernel(x, g, plan.windows)
+  return depthwise.kernel(x, computed_once(g), plan.windows)
 
 
 def _each_native(function, shared: bool):

@@ -23,6 +23,7 @@ from jax import lax
 # larger bodies, which takes 5 to 10 times as long.
 _ADDED = 4  # images in one operation
 _PAIR = 2  # images that the reduction adds
+_BLOCK = _ADDED * _PAIR
 _TOGETHER = 10  # sums in one pass
 
 
@@ -37,21 +38,27 @@ def sums(terms: Callable[..., list[jax.Array]], *maps: jax.Array) -> jax.Array:
   Returns:
     [T, ..., C], the sums of `terms(*maps)`.
   """
-  block = _ADDED * _PAIR
-  more = -maps[0].shape[-4] % block
+  found = _fewer(terms, maps)
+  if found[0].shape[-4] % _BLOCK == 0:
+    found = _fewer(lambda *x: list(x), found)  # `stack` copies them
+  # One sum of all takes as long as one of each, and DARTS's supernet would
+  # have 6000 of these to compile.
+  return jnp.stack(found).sum((-4, -3, -2))
+
+
+def _fewer(terms, maps) -> list[jax.Array]:
+  """The terms of [..., B, H, W, C], added up to [..., B / 8, H', W', C]."""
+  more = -maps[0].shape[-4] % _BLOCK
   parts = [_blocks(_more_images(x, more)) for x in maps]
   each = [terms(*(p[i] for p in parts)) for i in range(_ADDED)]
   added = [reduce(lax.add, images) for images in zip(*each, strict=True)]
   groups = -(-len(added) // _TOGETHER)
   size = -(-len(added) // groups)
-  pairs = [
+  return [
     pair
     for start in range(0, len(added), size)
     for pair in _pairs(added[start : start + size])
   ]
-  # One sum of all takes as long as one of each, and DARTS's supernet would
-  # have 6000 of these to compile.
-  return jnp.stack(pairs).sum((-4, -3, -2))
 
 
 def _more_images(x: jax.Array, more: int) -> jax.Array:
