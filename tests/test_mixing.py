@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nasjax import spaces
-from nasjax.layers import mixed
+from nasjax.layers import fan_out
 from nasjax.layers.convolution import conv
 from nasjax.spaces import mobilenet_supernet
 
@@ -193,7 +193,7 @@ def test_edges_that_run_together(name):
 
   def together(weights, params, x):
     own = {"params": params, "batch_stats": stats}
-    return mixed.shared(blocks, own, x, weights)[0]
+    return fan_out.run(blocks, own, x, weights)[0]
 
   def alone(params, x, e, key):
     """(output, statistics) of one candidate on one edge."""
@@ -218,7 +218,7 @@ def test_edges_that_run_together(name):
     simplex(3, len(blocks)),
   )
   equal(together, apart, weights, params, x)
-  found = mixed.shared(blocks, variables, x, weights)[1]
+  found = fan_out.run(blocks, variables, x, weights)[1]
   for e, key in np.ndindex(3, len(blocks)):
     name = tuple(blocks)[key]
     if blocks[name] is not None:

@@ -48,7 +48,7 @@ def run_block(
   return y, lax.stop_gradient(new["batch_stats"])
 
 
-def _statistics(running: Mapping, moments: Mapping) -> dict:
+def statistics(running: Mapping, moments: Mapping) -> dict:
   """Running statistics after a batch's mean and variance, by layer."""
   found = {
     name: {
@@ -68,6 +68,7 @@ def mixed(
   paths: Array | None,
   train: bool,
   in_loop: bool = False,
+  keep: bool = False,
 ) -> tuple[Array, Mapping]:
   """One edge: its candidates applied to `x` and summed by weight.
 
@@ -79,6 +80,8 @@ def mixed(
     paths: i32[P], the candidates executed; None: all.
     train: use and return new batch statistics.
     in_loop: several paths take turns in a loop, which compiles them once.
+    keep: a sampled path's gradient does not compute its last convolution anew.
+      In a loop over cells writing its result and reading it back takes longer.
 
   Returns:
     (f32[B, H', W', C], new batch statistics).
@@ -90,7 +93,14 @@ def mixed(
   total, stats = 0.0, variables["batch_stats"]
   for column in range(paths.shape[0]):
     y, stats = _single_path(
-      candidates, variables["params"], stats, x, weights, paths[column], train
+      candidates,
+      variables["params"],
+      stats,
+      x,
+      weights,
+      paths[column],
+      train,
+      keep,
     )
     total += y
   return total, stats
@@ -116,19 +126,50 @@ def _paths_in_turn(candidates, variables, x, weights, paths, train):
 
 def _all_paths(candidates, variables, x, weights, train):
   total, stats = jnp.zeros(output_shape(candidates, x.shape), x.dtype), {}
-  heads, last = _heads(candidates, train)
-  for k, (name, block) in enumerate(heads.items()):
+  heads = _heads(candidates, train)
+  for k, name in enumerate(candidates):
     own = {c: variables[c][name] for c in ("params", "batch_stats")}
     stats[name] = own["batch_stats"]
-    if block is not None:
-      y, stats[name] = run_block(block, own, x, train)
-      if last[name]:
-        y, found = _scaled_norm(y, weights[k])
-        stats[name] = _statistics(stats[name], {last[name]: found})
-      else:
-        y = scaled(weights[k], y)
+    if candidates[name] is not None:
+      y, stats[name], _ = _weighted(heads[name], own, x, weights[k], train)
       total += y
   return total, stats
+
+
+def _weighted(head, variables, x, weight, train, known=None):
+  """One candidate times its weight, and what it has to remember.
+
+  Args:
+    head: (block, the name of the normalisation that follows or "").
+    variables: its own.
+    x: f32[B, H, W, C].
+    weight: f32[].
+    train: use and return new batch statistics.
+    known: what comes before that normalisation, if it need not be computed.
+
+  Returns:
+    (f32[B, H', W', C], new batch statistics, what comes before the
+    normalisation or None).
+  """
+  block, norm = head
+  y, stats = run_block(block, variables, x, train)
+  if not norm:
+    return scaled(weight, y), stats, None
+  y = y if known is None else _known(y, known)
+  z, found = _scaled_norm(y, weight)
+  return z, statistics(stats, {norm: found}), y
+
+
+@jax.custom_vjp
+def _known(y, value):
+  """`value`, which `y` is equal to; the gradient is that of `y`."""
+  del y
+  return value
+
+
+_known.defvjp(
+  lambda y, value: (value, None), lambda _, g: (g, jnp.zeros_like(g))
+)
 
 
 def _scaled_norm(y, weight):
@@ -140,134 +181,19 @@ def _scaled_norm(y, weight):
 def _heads(candidates, train):
   """Candidates without the normalisation that ends them in training.
 
-  After it stands the architecture weight; both together have one gradient, and
-  where paths are sampled nothing of it need be computed anew.
+  After it stands the architecture weight; both together have one gradient.
 
   Returns:
-    (blocks by name, the name of that normalisation or "").
+    name -> (block, the name of that normalisation or "").
   """
   last = {
     name: _last_norm(block) if train else ""
     for name, block in candidates.items()
   }
-  heads = {
-    name: _without_last_norm(block) if last[name] else block
+  return {
+    name: (_without_last_norm(block) if last[name] else block, last[name])
     for name, block in candidates.items()
   }
-  return heads, last
-
-
-def shared(
-  candidates: Candidates,
-  variables: Mapping,
-  x: Array,
-  weights: Array,
-) -> tuple[list[Array], dict]:
-  """All paths of several edges that read one node, in training.
-
-  What has no parameters gives all edges the same and runs once; what has runs
-  for all of them together.
-
-  Args:
-    candidates: name -> block, of every edge.
-    variables: {"params", "batch_stats"} by candidate name, leaves [E, ...].
-    x: f32[B, H, W, C].
-    weights: f32[E, K].
-
-  Returns:
-    (f32[B, H', W', C] of each edge, new batch statistics, leaves [E, ...]).
-  """
-  # Wide kernels give the edges' channels side by side. They stay so where
-  # nothing needs an axis of edges: turning them around takes as long as adding.
-  if all(
-    stacked.is_wide(block)
-    for name, block in candidates.items()
-    if block is not None and variables["params"][name]
-  ):
-    return _side_by_side(candidates, variables, x, weights)
-  parts, stats = [], {}
-  for k, (name, block) in enumerate(candidates.items()):
-    own = {c: variables[c][name] for c in ("params", "batch_stats")}
-    stats[name] = own["batch_stats"]
-    if block is not None:
-      y, stats[name] = _shared(block, own, x, weights[:, k])
-      parts.append(y)
-  return list(stacked.split(sum(parts))), stats
-
-
-def _side_by_side(candidates, variables, x, weights):
-  """`shared` where all candidates with parameters are wide."""
-  stats, wide, rest = dict(variables["batch_stats"]), [], []
-  for k, (name, block) in enumerate(candidates.items()):
-    own = {c: variables[c][name] for c in ("params", "batch_stats")}
-    if block is not None and own["params"]:
-      y, stats[name] = _wide(block, own, x, weights[:, k])
-      wide.append(y)
-    elif block is not None:
-      y, stats[name] = _alike(block, own, x, weights)
-      rest.append(stacked.scaled_each(y, weights[:, k]))
-  if wide:
-    rest.append(stacked.split_channels(sum(wide), len(weights)))
-  return [sum(parts) for parts in zip(*rest, strict=True)], stats
-
-
-def _wide(block, variables, x, weights):
-  """One candidate, f32[B, H, W, E C], times its weights; new statistics."""
-  y = stacked.wide(block, variables["params"], x)
-  columns = jnp.repeat(weights, y.shape[-1] // len(weights))[None, None, None]
-  norm = len(block.workloads) - 1
-  if not block.workloads[norm].batch_norm:
-    return scaled(columns, y), variables["batch_stats"]
-  y, *found = stacked.scaled_norm(y, columns)
-  return y, _statistics(variables["batch_stats"], {f"norm_{norm}": found})
-
-
-def _alike(block, variables, x, weights):
-  """A block without parameters, run once for all edges; new statistics."""
-  return jax.vmap(
-    lambda own: run_block(block, own, x, True),
-    out_axes=(None, 0),
-    axis_size=len(weights),
-  )(variables)
-
-
-def _shared(block, variables, x, weights):
-  """One candidate of all edges, times its weights f32[E]; new statistics."""
-  if not variables["params"]:
-    y, stats = _alike(block, variables, x, weights)
-    return stacked.scaled(y, weights), stats
-  if not stacked.can_run(block):
-    y, stats = jax.vmap(lambda own: run_block(block, own, x, True))(variables)
-    return scaled(weights[:, None, None, None, None], y), stats
-  y, moments = stacked.run(block, variables["params"], x)
-  if block.workloads[-1].batch_norm:
-    y, *found = stacked.scaled_norm(y, weights[:, None, None, None, None])
-    moments[f"norm_{len(block.workloads) - 1}"] = found
-  else:
-    y = scaled(weights[:, None, None, None, None], y)
-  return y, _statistics(variables["batch_stats"], moments)
-
-
-def _single_path(candidates, params, stats, x, weights, index, train):
-  """Executes candidate `index` alone, forwards and backwards."""
-  heads, last = _heads(candidates, train)
-  y, stats = _switch(heads, params, stats, x, index, train)
-  if not any(last.values()):
-    return scaled(weights[index], y), stats
-  normed = jnp.array([bool(norm) for norm in last.values()])[index]
-  normal, found = _scaled_norm(y, weights[index])
-  y = jnp.where(normed, normal, scaled(weights[index], y))
-  for k, (name, norm) in enumerate(last.items()):
-    if norm:
-      stats = {
-        **stats,
-        name: jax.tree.map(
-          lambda new, old, k=k: jnp.where(index == k, new, old),
-          _statistics(stats[name], {norm: found}),
-          stats[name],
-        ),
-      }
-  return y, stats
 
 
 def _last_norm(block: Block | None) -> str:
@@ -283,8 +209,10 @@ def _without_last_norm(block: Block) -> Block:
   return block.clone(workloads=(*first, last._replace(batch_norm=False)))
 
 
-def _switch(candidates, params, stats, x, index, train):
-  """The output of candidate `index` and all batch statistics.
+def _single_path(
+  candidates, params, stats, x, weights, index, train, keep=False
+):
+  """Candidate `index` alone, times its weight, and all batch statistics.
 
   `lax.switch` would keep the residuals of every branch for its gradient; here
   the backward pass switches again and recomputes within the one branch. What a
@@ -292,49 +220,59 @@ def _switch(candidates, params, stats, x, index, train):
   with each array of every candidate as a result of every branch a step takes a
   tenth longer (edge on 8x8 images), and its compilation as well.
   """
-  names = tuple(candidates)
+  names, heads = tuple(candidates), _heads(candidates, train)
   stats_row, params_row = _Rows(stats, x.dtype), _Rows(params, x.dtype)
 
-  def branch(k):
-    name, block = names[k], candidates[names[k]]
+  def zeros(x):
+    return jnp.zeros(output_shape(candidates, x.shape), x.dtype)
 
-    def forward(params, stats, x):
-      if block is None:
-        y = jnp.zeros(output_shape(candidates, x.shape), x.dtype)
-        return y, stats_row.of({})
-      own = {"params": params[name], "batch_stats": stats[name]}
-      y, new = run_block(block, own, x, train)
-      return y, stats_row.of(new)
+  def branch(name):
+    def whole(own, stats, x, weight, known=None):
+      variables = {"params": own, "batch_stats": stats[name]}
+      return _weighted(heads[name], variables, x, weight, train, known)
 
-    def backward(params, stats, x, g):
-      if block is None:
-        return params_row.of({}), jnp.zeros_like(x)
+    def forward(params, stats, x, weight):
+      y, new, known = zeros(x), {}, None
+      if candidates[name] is not None:
+        y, new, known = whole(params[name], stats, x, weight)
+      known = zeros(x) if known is None else known
+      return y, stats_row.of(new), known if keep else None
 
-      def own(p, x):
-        return forward({**params, name: p}, stats, x)[0]
+    def backward(params, stats, x, weight, known, g):
+      if candidates[name] is None:
+        return params_row.of({}), jnp.zeros_like(x), jnp.zeros_like(weight)
 
-      dp, dx = jax.vjp(own, params[name], x)[1](g)
-      return params_row.of(dp), dx
+      def output(own, x, weight):
+        return whole(own, stats, x, weight, known)[0]
+
+      of_own, *rest = jax.vjp(output, params[name], x, weight)[1](g)
+      return params_row.of(of_own), *rest
 
     return forward, backward
 
-  branches = [branch(k) for k in range(len(names))]
+  forwards, backwards = zip(*map(branch, names), strict=True)
+
+  def ahead(index, params, stats, x, weight):
+    operands = (params, stats, x, weight)
+    y, row, known = lax.switch(index, forwards, *operands)
+    found = y, stats_row.read(row, names, index, stats)
+    return found, (index, operands, known)
 
   @jax.custom_vjp
-  def run(index, params, stats, x):
-    y, row = lax.switch(index, [b[0] for b in branches], params, stats, x)
-    return y, stats_row.read(row, names, index, stats)
+  def run(*operands):
+    return ahead(*operands)[0]
 
-  def run_backward(operands, cotangents):
-    index, params, stats, x = operands
-    row, of_x = lax.switch(
-      index, [b[1] for b in branches], params, stats, x, cotangents[0]
+  def back(residuals, cotangents):
+    index, operands, known = residuals
+    row, of_x, of_weight = lax.switch(
+      index, backwards, *operands, known, cotangents[0]
     )
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return None, params_row.read(row, names, index, zeros), None, of_x
+    others = jax.tree.map(jnp.zeros_like, operands[0])
+    of_params = params_row.read(row, names, index, others)
+    return None, of_params, None, of_x, of_weight
 
-  run.defvjp(lambda *operands: (run(*operands), operands), run_backward)
-  return run(index, params, stats, x)
+  run.defvjp(ahead, back)
+  return run(index, params, stats, x, weights[index])
 
 
 class _Rows:

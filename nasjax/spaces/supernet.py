@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nasjax.layers import pooling
+from nasjax.layers import fan_out, pooling
 from nasjax.layers.blocks import Block, channel_shuffle
-from nasjax.layers.mixed import mixed, run_block, scaled, shared
+from nasjax.layers.mixed import mixed, run_block, scaled
 from nasjax.spaces import edge_loop, edge_variables
 from nasjax.spaces.plan import Plan, Stage
 from nasjax.types import Array, Key, Sampled
@@ -244,6 +244,7 @@ def _each(part, edges, own, weights, paths, train):
       weights[e],
       None if paths is None else paths[e],
       train,
+      keep=part.repeats == 1,
     )
     return y
 
@@ -290,12 +291,14 @@ def _by_node(part, edges, own, weights, paths, train):
     rows = np.array(readers[s])
     candidates = edges[rows[0]]
     if paths is None and train:
-      return shared(candidates, pieces[s], x, weights[rows])
+      return fan_out.run(candidates, pieces[s], x, weights[rows])
     outputs, stats = [], []
     for i, e in enumerate(rows):
       mine = jax.tree.map(lambda v, i=i: v[i], pieces[s])
       path = None if paths is None else paths[e]
-      y, found = mixed(candidates, mine, x, weights[e], path, train)
+      y, found = mixed(
+        candidates, mine, x, weights[e], path, train, keep=part.repeats == 1
+      )
       outputs.append(y)
       stats.append(found)
     return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stats)
