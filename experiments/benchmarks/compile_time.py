@@ -5,19 +5,19 @@ step, with an empty compilation cache and with the one that this filled.
 
 Measured on 2 cores (x86-64, shared with other machines), JAX 0.10.2:
 
-    start                   50.9 s cold, 15.5 s warm
-    nasbench201-n5/softmax  17.2 against 13.0 s, 1.33
-    nasbench201-n5/gdas     15.9 against 15.9 s, 1.00
+    start                   53.9 s cold, 17.7 s warm
+    nasbench201-n5/softmax  18.2 against 14.2 s, 1.28
+    nasbench201-n5/gdas     16.0 against 15.0 s, 1.07
 
-In an earlier run, on a slower machine, 65.9 and 19.8 s, 1.24 and 1.09. There
-the start took 79 and 24 s before convolutions were primitives and a value was
-stored at no cost. Where it went, in seconds: imports, data and 1000 random
-networks' costs 4.5; tracing the update 6.4; lowering it 2.5; compiling what
-makes the first state 3, the step 46 or, from the cache, 3.8. Of the step's
-compilation, in processor time: XLA's passes over the program 10 s, on one core;
-lowering about 4000 fusions 15; LLVM 30 for the 1000 of them that differ. It is
-three stages of 12 candidates, forwards, and forwards again with backwards, for
-the architecture's step and for the weights'.
+one run each. In earlier runs 50.9 to 65.9 and 15.5 to 19.8 s, 1.24 to 1.33 and
+1.00 to 1.09. The start took 79 and 24 s before convolutions were primitives and
+a value was stored at no cost. Where it went then, in seconds: imports, data and
+1000 random networks' costs 4.5; tracing the update 6.4; lowering it 2.5;
+compiling what makes the first state 3, the step 46 or, from the cache, 3.8. Of
+the step's compilation, in processor time: XLA's passes over the program 10 s,
+on one core; lowering about 4000 fusions 15; LLVM 30 for the 1000 of them that
+differ. It is three stages of 12 candidates, forwards, and forwards again with
+backwards, for the architecture's step and for the weights'.
 
 LLVM's optimisation level 0 saves a quarter to a third; what a step then takes
 was not measured. Convolutions as functions of their own, which shorten DARTS's

@@ -10,18 +10,23 @@ Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
 0.10.2, PyTorch 2.13, 7 runs; an earlier run in brackets:
 
                    64x32x32x16      64x16x16x96
-    depthwise3     0.95 (1.13)      1.14 (1.09)
-    depthwise5     2.00 (1.87)      1.34 (1.54)
-    depthwise7     1.09 (1.02)      1.04 (1.01)
-    separable3     1.36 (1.29)      1.19 (1.07)
-    separable5     1.74 (1.64)      1.19 (1.26)
+    depthwise3     1.19 (0.95)      0.74 (1.14)
+    depthwise5     1.95 (2.00)      1.28 (1.34)
+    depthwise7     1.06 (1.09)      0.92 (1.04)
+    separable3     1.63 (1.36)      1.01 (1.19)
+    separable5     1.91 (1.74)      1.37 (1.19)
 
                 64x32x32x16   64x16x16x32   64x8x8x64
-    dense1      0.91 (0.96)   1.01 (1.13)   0.62 (0.90)
-    dense3      0.45 (0.64)   0.92 (0.95)   0.70 (0.75)
-    grouped3    0.60 (0.67)   0.45 (0.58)   0.44 (0.53)
+    dense1      0.97 (0.91)   1.01 (1.01)   1.07 (0.62)
+    dense3      0.52 (0.45)   0.99 (0.92)   0.78 (0.70)
+    grouped3    0.66 (0.60)   0.68 (0.45)   0.57 (0.44)
 
-`scan` was at most 0.72 and `switch` 1.02.
+`scan` was at most 0.69 and `switch` 1.11. In three more runs depthwise3 on
+64x16x16x96 was 0.67 to 0.75, and 0.92 to 1.15 before its gradient was stored
+padded; in a loop it takes 1.2 to 1.6 ms, as before: at top level the larger
+copy is faulted in anew in every call. In blocks, where what makes the gradient
+then does the padding, a step of the edge supernet is 4 to 8% faster for it;
+separable3 there was 1.10 and 1.34, 1.12 and 1.13 before.
 
 Where it went before (in a loop, ms, both shapes): a copy 0.4 and 0.5,
 the padded copy that a depthwise pass stores first 0.5 and 0.5; 3x3: forward 0.7

@@ -3,8 +3,8 @@
 NAS-Bench-201 supernet, softmax, C=16, N=1, batch 64, three steps in a program.
 `flops_ratio` is that of the compiled programs; PyTorch's second order (DARTS's
 finite differences, as its code has them) stands beside it. Measured on 2 cores:
-2.83 and 2.80 times a first-order step (2.68 in an earlier run), 2.59 times its
-FLOPs, 1.36 and 1.27 times as fast as PyTorch (1.47).
+2.56 times a first-order step (2.68 to 2.84 in earlier runs), 2.59 times its
+FLOPs, 1.46 times as fast as PyTorch (1.27 to 1.49).
 
     python experiments/benchmarks/hypergradient.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]

@@ -10,16 +10,24 @@ run in blocks that alternate. A ratio over 1 says that nasjax is faster.
 `epoch` steps dispatched from Python over the same steps in one scan.
 
 Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
-0.10.2, PyTorch 2.13, 7 runs, all keys in one run of 19 minutes; an earlier run
-in brackets:
+0.10.2, PyTorch 2.13, 7 runs, all keys in one run of 19 minutes; in brackets
+such a run before the changes named below:
 
-    nasbench201/softmax     1.79  (1.72)  0.434 against 0.777 s
-    nasbench201/gdas        1.23  (1.21)  0.211 against 0.259 s
-    nasbench201-n5/softmax  1.32  (1.39)  2.72 against 3.60 s
-    nasbench201-n5/gdas     0.93  (0.98)  1.109 against 1.026 s
-    darts/softmax           2.39          2.33 against 5.57 s
-    edge/softmax            1.26  (1.27)  1.285 against 1.617 s
-    edge/gdas               1.17  (1.14)  0.185 against 0.216 s
+    nasbench201/softmax     1.85  (1.79)  0.488 against 0.903 s
+    nasbench201/gdas        1.24  (1.23)  0.204 against 0.253 s
+    nasbench201-n5/softmax  1.50  (1.32)  2.87 against 4.30 s
+    nasbench201-n5/gdas     1.16  (0.93)  0.965 against 1.119 s
+    darts/softmax           2.37  (2.39)  2.20 against 5.21 s
+    edge/softmax            1.39  (1.26)  0.944 against 1.316 s
+    edge/gdas               1.26  (1.17)  0.157 against 0.197 s
+
+The changes: activations write padded what a depthwise convolution reads next,
+and its gradient is stored padded alone (edge/softmax 1.09 times as fast);
+partial sums are added up once more before they are copied together (1.03); the
+gradient of a pointwise kernel is the product with more columns than rows
+(1.02); a sampled candidate's normalisation is part of its branch, of which
+nothing is kept in a loop over cells (n5/gdas 1.09, edge/gdas 1.04) and its last
+convolution where there is no loop (nasbench201/gdas 1.06 to 1.07).
 
 darts/softmax takes 34 to 38 s to lower and about two minutes to compile. That
 the depthwise convolutions of its edges are functions of their own saves a
@@ -40,12 +48,11 @@ Not recomputing edge's cells, run one after the other, saved 4 to 20% for four
 times the memory and twice the time to compile; keeping convolutions' outputs
 alone in the loop saved nothing, nor did keeping the moments of normalisations.
 
-nasbench201-n5/gdas: the loop over cells writes what the gradient needs and
-reads it back. Computing the cells anew instead (`remat=True`) takes as long, in
-a fifth of the memory, and 30% longer to compile; computing anew the last
-convolution of each sampled candidate alone takes as long in two fifths. Sampled
-candidates without a normalisation run through one whose result is not taken: a
-condition of its own there saved nothing.
+Tried on edge/softmax without gain: the moments and the gradient of a
+normalisation after a 1x1 convolution from products of its input alone, without
+a pass over its output (1.01 to 1.03, for a hundred lines); the gradient of a
+depthwise convolution's input stored instead of computed in two passes (0.98);
+an activation's input kept instead of which values passed (0.8).
 
     python experiments/benchmarks/supernet_step.py [--json] [--only KEY]
         [--runs 7] [--pytorch PYTHON]

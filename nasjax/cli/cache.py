@@ -43,3 +43,5 @@ def configure(wanted: bool) -> None:
     )
     return
   jax.config.update("jax_compilation_cache_dir", str(path))
+  # JAX keeps what took a second to compile; a start compiles 40 small programs.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

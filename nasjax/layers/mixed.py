@@ -218,8 +218,10 @@ def _single_path(
   the backward pass switches again and recomputes within the one branch. What a
   branch has to say of its own parameters and statistics it says in one row:
   with each array of every candidate as a result of every branch a step takes a
-  tenth longer (edge on 8x8 images), and its compilation as well.
+  tenth longer (edge on 8x8 images), and its compilation as well. To `keep` is
+  what a branch normalises last, alone.
   """
+  keep = keep and train
   names, heads = tuple(candidates), _heads(candidates, train)
   stats_row, params_row = _Rows(stats, x.dtype), _Rows(params, x.dtype)
 
