@@ -38,11 +38,11 @@ What the others' time goes into, on one core (step_profile.py), %:
 
                             edge            nasbench201-n5
                             softmax  gdas   softmax  gdas
-    convolutions, products       33    28        60    41
-    elementwise                  26    24        11    14
-    sums, maxima                 18    16         7    11
-    copies                       17    15        14    11
-    kept by loops                 7    17         7    23
+    convolutions, products       35    33        60    52
+    elementwise                  21    27        12    26
+    sums, maxima                 21    17         8     6
+    copies                       16    13        13    10
+    kept by loops                 8    10         8     6
 
 Not recomputing edge's cells, run one after the other, saved 4 to 20% for four
 times the memory and twice the time to compile; keeping convolutions' outputs
