@@ -9,9 +9,11 @@ Measured on 2 cores (x86-64, shared with other machines), JAX 0.10.2:
     nasbench201-n5/softmax  18.2 against 14.2 s, 1.28
     nasbench201-n5/gdas     16.0 against 15.0 s, 1.07
 
-one run each. In earlier runs 50.9 to 65.9 and 15.5 to 19.8 s, 1.24 to 1.33 and
-1.00 to 1.09. The start took 79 and 24 s before convolutions were primitives and
-a value was stored at no cost. Where it went then, in seconds: imports, data and
+one run each. In other runs 50.9 to 78.9 and 15.5 to 22.9 s, as fast as the
+machine was, 1.24 to 1.33 and 1.00 to 1.09. That programs of under a second are
+cached too saves 0.7 and 2.1 of 21 and 23 s (two pairs). The start took 79 and
+24 s before convolutions were primitives and a value was stored at no cost.
+Where it went then, in seconds: imports, data and
 1000 random networks' costs 4.5; tracing the update 6.4; lowering it 2.5;
 compiling what makes the first state 3, the step 46 or, from the cache, 3.8. Of
 the step's compilation, in processor time: XLA's passes over the program 10 s,

@@ -23,10 +23,10 @@ Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
 
 `scan` was at most 0.69 and `switch` 1.11. In three more runs depthwise3 on
 64x16x16x96 was 0.67 to 0.75, and 0.92 to 1.15 before its gradient was stored
-padded; in a loop it takes 1.2 to 1.6 ms, as before: at top level the larger
-copy is faulted in anew in every call. In blocks, where what makes the gradient
-then does the padding, a step of the edge supernet is 4 to 8% faster for it;
-separable3 there was 1.10 and 1.34, 1.12 and 1.13 before.
+padded (in a loop 1.2 and 1.6 ms, 0.8 and 1.1 before): the copy is larger, and
+at top level faulted in anew in every call. In blocks, where what makes the
+gradient pads it as well, a step of the edge supernet is 4 to 8% faster for it;
+separable3 on this shape was 1.10 and 1.34, 1.12 and 1.13 before.
 
 Where it went before (in a loop, ms, both shapes): a copy 0.4 and 0.5,
 the padded copy that a depthwise pass stores first 0.5 and 0.5; 3x3: forward 0.7
