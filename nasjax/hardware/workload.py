@@ -63,6 +63,11 @@ class Workload(NamedTuple):
   dilation: int = 1  # of the kernel
 
   @property
+  def padding(self) -> int:
+    """Zeros on each side of a convolution's images."""
+    return self.dilation * (self.kernel // 2)
+
+  @property
   def outputs(self) -> tuple[int, int]:
     """Height and width of the output."""
     if self.kind in ("global_average_pool", "linear"):

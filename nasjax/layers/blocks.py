@@ -59,10 +59,6 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
   return grouped.swapaxes(-1, -2).reshape(x.shape)
 
 
-def _padding(work: Workload) -> int:
-  return work.dilation * (work.kernel // 2)
-
-
 class Block(nn.Module):
   """Executes workloads one after the other.
 
@@ -111,7 +107,7 @@ class Block(nn.Module):
       elif work.kind in POINTWISE:
         x = POINTWISE[work.kind](x)
       elif work.kind in ("convolution", "depthwise"):
-        padding, padded = _padding(work) - padded, 0
+        padding, padded = work.padding - padded, 0
         x = nn.Conv(
           work.channels_out,
           (work.kernel, work.kernel),
@@ -164,7 +160,7 @@ class Block(nn.Module):
     if i + 1 in (self.saved, len(self.workloads)) or self.seen_as is not None:
       return 0
     after = self.workloads[i + 1]
-    return _padding(after) if after.kind == "depthwise" else 0
+    return after.padding if after.kind == "depthwise" else 0
 
 
 class Builder:

@@ -126,21 +126,21 @@ def _paths_in_turn(candidates, variables, x, weights, paths, train):
 
 def _all_paths(candidates, variables, x, weights, train):
   total, stats = jnp.zeros(output_shape(candidates, x.shape), x.dtype), {}
-  heads = _heads(candidates, train)
-  for k, name in enumerate(candidates):
+  for k, (name, block) in enumerate(candidates.items()):
     own = {c: variables[c][name] for c in ("params", "batch_stats")}
     stats[name] = own["batch_stats"]
-    if candidates[name] is not None:
-      y, stats[name], _ = _weighted(heads[name], own, x, weights[k], train)
+    if block is not None:
+      head = _head(block, train)
+      y, stats[name], _ = _weighted(head, own, x, weights[k], train)
       total += y
   return total, stats
 
 
 def _weighted(head, variables, x, weight, train, known=None):
-  """One candidate times its weight, and what it has to remember.
+  """One candidate times its weight.
 
   Args:
-    head: (block, the name of the normalisation that follows or "").
+    head: of the candidate, see `_head`.
     variables: its own.
     x: f32[B, H, W, C].
     weight: f32[].
@@ -178,35 +178,22 @@ def _scaled_norm(y, weight):
   return y, found
 
 
-def _heads(candidates, train):
-  """Candidates without the normalisation that ends them in training.
+def _head(block: Block | None, train: bool) -> tuple[Block | None, str]:
+  """A block without the normalisation that ends it in training.
 
   After it stands the architecture weight; both together have one gradient.
 
   Returns:
-    name -> (block, the name of that normalisation or "").
+    (the block, the name of that normalisation or "": there is none, or it has a
+    scale of its own).
   """
-  last = {
-    name: _last_norm(block) if train else ""
-    for name, block in candidates.items()
-  }
-  return {
-    name: (_without_last_norm(block) if last[name] else block, last[name])
-    for name, block in candidates.items()
-  }
-
-
-def _last_norm(block: Block | None) -> str:
-  """The name of the normalisation that ends a block, if one without scale."""
-  if block is None or block.affine or not block.workloads:
-    return ""
-  end = len(block.workloads) - 1
-  return f"norm_{end}" if block.workloads[end].batch_norm else ""
-
-
-def _without_last_norm(block: Block) -> Block:
+  if not train or block is None or block.affine or not block.workloads:
+    return block, ""
   *first, last = block.workloads
-  return block.clone(workloads=(*first, last._replace(batch_norm=False)))
+  if not last.batch_norm:
+    return block, ""
+  without = (*first, last._replace(batch_norm=False))
+  return block.clone(workloads=without), f"norm_{len(first)}"
 
 
 def _single_path(
@@ -222,16 +209,18 @@ def _single_path(
   what a branch normalises last, alone.
   """
   keep = keep and train
-  names, heads = tuple(candidates), _heads(candidates, train)
+  names = tuple(candidates)
   stats_row, params_row = _Rows(stats, x.dtype), _Rows(params, x.dtype)
 
   def zeros(x):
     return jnp.zeros(output_shape(candidates, x.shape), x.dtype)
 
   def branch(name):
+    head = _head(candidates[name], train)
+
     def whole(own, stats, x, weight, known=None):
       variables = {"params": own, "batch_stats": stats[name]}
-      return _weighted(heads[name], variables, x, weight, train, known)
+      return _weighted(head, variables, x, weight, train, known)
 
     def forward(params, stats, x, weight):
       y, new, known = zeros(x), {}, None

@@ -102,7 +102,7 @@ class Graph:
 def _pads(work: Workload) -> list[int]:
   """Rows and columns added before and after, as ONNX orders them."""
   if work.kind != "average_pool":
-    return [work.dilation * (work.kernel // 2)] * 4
+    return [work.padding] * 4
   low = work.kernel // 2 if work.kernel % 2 else 0
   over = [
     max(0, (m - 1) * work.stride + work.kernel - n - low)

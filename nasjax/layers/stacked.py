@@ -114,12 +114,11 @@ _forward = trilinear(
 
 def _depthwise(x, w, work: Workload, shared: bool) -> Array:
   """[(E,) B, H, W, C] and kernels [E, K, K, 1, C] -> [E, B, H', W', C]."""
-  padding = work.dilation * (work.kernel // 2)
   windows = convolution_windows(
     x[0] if not shared else x,
     w[0],
     (work.stride,) * 2,
-    [(padding, padding)] * 2,
+    [(work.padding, work.padding)] * 2,
     (work.dilation,) * 2,
   )
   return _forward(x, w, _Plan(windows, shared))
@@ -127,12 +126,11 @@ def _depthwise(x, w, work: Workload, shared: bool) -> Array:
 
 def _wide(x: Array, w: Array, work: Workload) -> Array:
   """One map [B, H, W, C] and kernels [E, K, K, C, D]: [B, H, W, E D]."""
-  padding = work.dilation * (work.kernel // 2)
   return convolution.conv(
     x,
     jnp.moveaxis(w, 0, 3).reshape(*w.shape[1:4], -1),
     (work.stride,) * 2,
-    [(padding, padding)] * 2,
+    [(work.padding, work.padding)] * 2,
     rhs_dilation=(work.dilation,) * 2,
   )
 
