@@ -21,12 +21,13 @@ Measured on 2 cores (x86-64 with AVX-512, shared with other machines), JAX
     dense3      0.52 (0.45)   0.99 (0.92)   0.78 (0.70)
     grouped3    0.66 (0.60)   0.68 (0.45)   0.57 (0.44)
 
-`scan` was at most 0.69 and `switch` 1.11. In three more runs depthwise3 on
-64x16x16x96 was 0.67 to 0.75, and 0.92 to 1.15 before its gradient was stored
-padded (in a loop 1.2 and 1.6 ms, 0.8 and 1.1 before): the copy is larger, and
-at top level faulted in anew in every call. In blocks, where what makes the
-gradient pads it as well, a step of the edge supernet is 4 to 8% faster for it;
-separable3 on this shape was 1.10 and 1.34, 1.12 and 1.13 before.
+In a second run of the same code, row by row, 0.67 1.83 1.04 1.17 1.99 and 0.72
+1.27 1.05 1.19 1.42. `scan` was at most 0.79 and `switch` 1.11. In three more
+runs depthwise3 on 64x16x16x96 was 0.67 to 0.75, and 0.92 to 1.15 before its
+gradient was stored padded (in a loop 1.2 and 1.6 ms, 0.8 and 1.1 before): the
+copy is larger, and at top level faulted in anew in every call. In blocks, where
+what makes the gradient pads it as well, a step of the edge supernet is 4 to 8%
+faster for it; separable3 on this shape was 1.10 and 1.34, 1.12 and 1.13 before.
 
 Where it went before (in a loop, ms, both shapes): a copy 0.4 and 0.5,
 the padded copy that a depthwise pass stores first 0.5 and 0.5; 3x3: forward 0.7
