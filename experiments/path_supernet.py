@@ -7,15 +7,17 @@ images of one size: neither is compiled anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nasjax import data, search
+from nasjax import data
 from nasjax.errors import InputError
 from nasjax.hardware.quantization import FLOAT
+from nasjax.search import evaluation
 from nasjax.search import genes as genetics
 from nasjax.search.shared import default_optimizer, supernet
 
@@ -128,15 +130,12 @@ def scorer(space):
 
   One program for all networks, weights and images of one size.
   """
-
-  @jax.jit
-  def accuracy(variables, choices, train, images, statistics):
-    of = search.population_accuracy(
-      space, train, images, statistics, calibration_batches=1
-    )
-    return of(variables, choices)
+  accuracy = jax.jit(partial(evaluation.population_scores, space))
 
   def make(variables, train, images, statistics) -> Score:
+    shown = evaluation.scoring(
+      train, images, statistics, most=None, calibration_batches=1
+    )
     known: dict[bytes, float] = {}  # searches meet the same networks
 
     def score(points):
@@ -146,7 +145,7 @@ def scorer(space):
         part = np.resize(rows[first : first + CHUNK], (CHUNK, len(rows[0])))
         choices = genetics.to_choices(space.masks, part)
         # Not waited for: calls run side by side.
-        scores.append(accuracy(variables, choices, train, images, statistics))
+        scores.append(accuracy(variables, choices, shown))
       found = np.concatenate([np.zeros(0), *scores])[: len(rows)]
       known.update(zip(new, found.tolist(), strict=True))
       return np.array([known[p.tobytes()] for p in points])

@@ -59,10 +59,10 @@ from onnxruntime import quantization as tools
 
 from experiments import small_fashion
 from nasjax import data, export, search, spaces
+from nasjax.data import pool as pools
 from nasjax.hardware.quantization import FLOAT
 from nasjax.search import genes, nsga2, shared
-from nasjax.search.epochs import on_device
-from nasjax.search.evaluation import with_own_statistics
+from nasjax.search.evaluation import calibration_pool, with_own_statistics
 
 CANDIDATES = ("conv_1x1", "group_conv_3x3", "sep_conv_3x3", "ghost")
 BATCH, RATE = 64, 0.1
@@ -136,15 +136,13 @@ def supernet_trainer(space, images, steps):
     low_bits=FLOAT,
     name="supernet",
   )
-  pool, count = on_device(images.train), len(images.train.labels)
+  pool = pools.make_pool(images.train, images.statistics)
   counts = genes.cardinalities(space.masks)
 
   def step(carry, key):
     path, rows = jax.random.split(key)
     choices = genes.to_choices(space.masks, genes.random(path, counts, 1)[0])
-    batch = data.gather(
-      pool, jax.random.randint(rows, (BATCH,), 0, count), *images.statistics
-    )
+    batch = pools.gather(pool, jax.random.randint(rows, (BATCH,), 0, pool.size))
     sampled = genes.one_path(space.masks, choices)
     return made.weight_step(carry, sampled, batch)[0], None
 
@@ -273,8 +271,9 @@ def main():
   space = edge_space(images.train)
   train = supernet_trainer(space, images, found.steps)
   run = searcher(space, images, found.population, found.generations)
+  pool = calibration_pool(images.train, images.statistics, batches=16)
   own = jax.jit(
-    with_own_statistics(space, images.train, images.statistics, batches=16)
+    lambda variables, path: with_own_statistics(space, variables, path, pool)
   )
   error = jax.jit(
     search.population_quantization_error(space, images.train, images.statistics)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from nasjax.tracing import is_traced
 from nasjax.types import (
   Array,
   Constraint,
@@ -37,11 +38,11 @@ __all__ = [
 
 
 class Schedule(NamedTuple):
-  """A limit that moves: at step t it is `limit * factor`."""
+  """A limit that moves: at step t it is `limit * factor`. A pytree."""
 
-  start: float  # the factor at step 0 of the schedule
-  tau: float  # steps in which what is left falls to 1 / e
-  begin: int  # the step from which on time counts
+  start: float | Array  # the factor at step 0 of the schedule
+  tau: float | Array  # steps in which what is left falls to 1 / e
+  begin: int | Array  # the step from which on time counts
 
   def factor(self, step: Step) -> Scalar:
     """f32[]: of the limit, 1 in the end."""
@@ -218,8 +219,8 @@ def tighten(*, start: float, tau: float, begin: int = 0) -> Schedule:
 
   Args:
     start: the limit at first, relative to the final one.
-    tau: in steps.
-    begin: the step from which on t counts, as `arch_start`.
+    tau: in steps; may be traced.
+    begin: the step from which on t counts, as `arch_start`; may be traced.
 
   Returns:
     A schedule for `at_most`.
@@ -227,12 +228,13 @@ def tighten(*, start: float, tau: float, begin: int = 0) -> Schedule:
   Raises:
     ValueError: `start` or `tau` is not above 0, or `begin` below 0.
   """
-  if not (start > 0 and tau > 0 and begin >= 0):
+  known = not (is_traced(tau) or is_traced(begin))
+  if not start > 0 or (known and not (tau > 0 and begin >= 0)):
     raise ValueError(
       f"tighten: start={start} and tau={tau} must be above 0, begin={begin} 0"
       " or more"
     )
-  return Schedule(float(start), float(tau), int(begin))
+  return Schedule(start, tau, begin)
 
 
 def at_most(
@@ -246,7 +248,8 @@ def at_most(
 
   Args:
     metric: of the space.
-    limit: the bound, in the metric's unit.
+    limit: the bound, in the metric's unit; may be traced. A search carries it
+      in its state.
     penalty: how it pushes back; default `quadratic()`.
     schedule: how the bound moves to `limit`, see `tighten`; default: it is
       held from the start.
@@ -259,21 +262,33 @@ def at_most(
   """
   _check_limit(metric, limit)
   penalty = quadratic() if penalty is None else penalty
-  update = penalty.update
-  if schedule is not None:
+  if schedule is None:
+    return Constraint(metric, limit, penalty.init, penalty.update)
+  # Limit and schedule are part of the state: a compiled step serves them all.
+  moving = Schedule(
+    jnp.float32(schedule.start),
+    jnp.float32(schedule.tau),
+    jnp.int32(schedule.begin),
+  )
 
-    def update(violation, state, step):
-      # Relative to the bound of now, and so is the gradient it multiplies.
-      factor = schedule.factor(step)
-      multiplier, state = penalty.update(
-        (violation + 1.0) / factor - 1.0, state, step
-      )
-      return multiplier / factor, state
+  def init(limit):
+    return moving, penalty.init(limit)
 
-  return Constraint(metric, float(limit), penalty.init, update)
+  def update(violation, state, step):
+    moving, state = state
+    # Relative to the bound of now, and so is the gradient it multiplies.
+    factor = moving.factor(step)
+    multiplier, state = penalty.update(
+      (violation + 1.0) / factor - 1.0, state, step
+    )
+    return multiplier / factor, (moving, state)
+
+  return Constraint(metric, limit, init, update)
 
 
-def _check_limit(metric: Metric, limit: float) -> None:
+def _check_limit(metric: Metric, limit: float | Array) -> None:
+  if is_traced(limit):
+    return
   if not (math.isfinite(limit) and limit > 0):
     raise ValueError(f"limit {metric.name}={limit} must be finite and above 0")
 

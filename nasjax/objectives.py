@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from nasjax.tracing import is_traced
 from nasjax.types import Array, Costs, Metric, Objective, Task
 
 __all__ = [
@@ -52,7 +53,7 @@ def _accuracy(task: Task, exponent: float = 1.0) -> Array:
 
 def _check_above_zero(name: str, **numbers: float) -> None:
   for argument, value in numbers.items():
-    if not value > 0:
+    if not is_traced(value) and not value > 0:
       raise ValueError(f"objective {name}: {argument}={value} <= 0")
 
 

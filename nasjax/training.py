@@ -18,17 +18,27 @@ import optax
 from jax import lax
 
 from nasjax import data
+from nasjax.data import pool as pools
 from nasjax.hardware import quantization
 from nasjax.hardware.quantization import FLOAT, LowBits
-from nasjax.search.epochs import epoch_steps, on_device
+from nasjax.search import evaluation, rates
+from nasjax.search.epochs import CHUNK, epoch_steps, next_rows
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Key
 
-__all__ = ["Recipe", "State", "accuracy", "begin", "epochs"]
+__all__ = [
+  "Recipe",
+  "State",
+  "accuracy",
+  "begin",
+  "class_accuracies",
+  "epochs",
+  "recalibrate",
+]
 
 
 class Recipe(NamedTuple):
-  """How a decided network is trained."""
+  """How a decided network is trained; `nasjax retrain` has these defaults."""
 
   epochs: int
   batch_size: int = 64
@@ -37,7 +47,8 @@ class Recipe(NamedTuple):
   weight_decay: float = 3e-4
   label_smoothing: float = 0.1  # 0..1: the share spread over all classes
   drop_path: float = 0.0  # an edge's probability at the end; grows from 0
-  augmentation: data.Augmentation = data.Augmentation()
+  # "auto" suits any images, see `data.resolve_augmentation`.
+  augmentation: str | data.Augmentation = data.AUTO
   # The share of a second classifier's loss, DARTS has 0.4; 0: there is none.
   auxiliary: float = 0.0
   low_bits: LowBits = FLOAT  # kernels seen quantised, or kept symmetric
@@ -75,8 +86,8 @@ def _check(recipe: Recipe) -> None:
     raise ValueError(f"learning_rate={recipe.learning_rate} must be above 0")
 
 
-def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-  rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
+def _optimizer(recipe: Recipe, settings) -> optax.GradientTransformation:
+  rate = rates.cosine(settings.learning_rate, settings.steps)
   return optax.chain(
     optax.clip_by_global_norm(5.0),
     optax.add_decayed_weights(recipe.weight_decay),
@@ -132,7 +143,7 @@ def begin(
     variables = {
       part: {**v, **given.get(part, {})} for part, v in fresh.items()
     }
-  optimizer = _optimizer(recipe, steps)
+  optimizer = _optimizer(recipe, _Settings(recipe.learning_rate, steps))
   return State(variables, optimizer.init(variables["params"]), jnp.int32(0))
 
 
@@ -144,7 +155,10 @@ def epochs(
   *,
   key: Key,
 ) -> Iterator[Epoch]:
-  """Trains epoch by epoch, each one compiled loop over data on the device.
+  """Trains epoch by epoch, in compiled loops over data on the device.
+
+  Rates, epochs, the number of images, their mean and deviation are arguments of
+  the compiled program: it serves every set of images of one shape.
 
   Args:
     architecture: decided.
@@ -156,27 +170,50 @@ def epochs(
   Yields:
     Each epoch that is left. Its state is donated when the next is asked for.
   """
-  each = epoch_steps(len(train.labels), recipe.batch_size)
-  run = _compiled(architecture, recipe, each, data.statistics(train))
-  pool = on_device(train)
+  size, batch = len(train.labels), recipe.batch_size
+  each = epoch_steps(size, batch)
+  augmentation = data.resolve_augmentation(
+    recipe.augmentation, data.shape(train)
+  )
+  chunk = _compiled(architecture, recipe, augmentation)
+  settings = _Settings(
+    jnp.float32(recipe.learning_rate), jnp.float32(recipe.epochs * each)
+  )
+  pool = pools.make_pool(train, data.statistics(train))
   for number in range(int(state.step) // each + 1, recipe.epochs + 1):
-    own = jax.random.fold_in(key, number)
-    order, chance = jax.random.split(own)
-    rows = data.epoch_indices(order, len(train.labels), each, recipe.batch_size)
-    state, (losses, hits, finite) = run(state, pool, rows, chance)
+    order, chance = jax.random.split(jax.random.fold_in(key, number))
+    rows = pools.epoch_rows(order, size, each, batch)
+    parts = []
+    for start in range(0, each, CHUNK):
+      stop = min(each - start, CHUNK)
+      state, *said = chunk(
+        settings, state, pool, next_rows(rows, start), chance, jnp.int32(stop)
+      )
+      parts.append([np.asarray(v)[:stop] for v in said])
+    losses, hits, finite = map(np.concatenate, zip(*parts, strict=True))
     yield Epoch(
       number,
       state,
-      float(losses.mean()),
-      float(hits.mean()),
+      float(losses.mean(dtype=np.float64)),
+      float(hits.mean(dtype=np.float64)),
       bool(finite.all()),
     )
 
 
-def _compiled(architecture, recipe, each, statistics) -> Callable:
+class _Settings(NamedTuple):
+  """The numbers in which trainings of one compiled program differ."""
+
+  learning_rate: Array  # f32[], at the start
+  steps: Array  # f32[], of the whole training
+
+
+def _compiled(architecture, recipe, augmentation) -> Callable:
+  """One compiled call: the first `stop` of up to CHUNK steps.
+
+  (settings, state, pool, rows i32[CHUNK, B], key, stop i32[]) -> (state, and of
+  each step loss, accuracy and whether all is finite, [CHUNK]).
+  """
   network = _network(architecture, recipe)
-  steps = recipe.epochs * each
-  optimizer = _optimizer(recipe, steps)
 
   def loss(params, batch_stats, batch, rate, key):
     outputs, new = network.clone(drop_path=rate).apply(
@@ -203,15 +240,20 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
     stats = new.get("batch_stats", batch_stats)
     return entropy + more, (stats, entropy, hits)
 
-  def epoch(state, pool, rows, key):
-    def step(state, row):
+  def chunk(settings, state, pool, rows, key, stop):
+    optimizer = _optimizer(recipe, settings)
+
+    def step(now):
+      done, state, said = now
       augmenting, dropping = jax.random.split(
         jax.random.fold_in(key, state.step)
       )
-      batch = data.gather(pool, row, *statistics)
-      images = data.augment(augmenting, batch.images, recipe.augmentation)
+      batch = pools.gather(pool, rows[done])
+      images = data.augment(augmenting, batch.images, augmentation)
       # Linear in time, as DARTS has it; no operation at all where it is 0.
-      rate = recipe.drop_path * state.step / steps if recipe.drop_path else 0.0
+      rate = 0.0
+      if recipe.drop_path:
+        rate = recipe.drop_path * state.step / settings.steps
       (_, (stats, value, hits)), gradient = jax.value_and_grad(
         loss, has_aux=True
       )(
@@ -227,11 +269,84 @@ def _compiled(architecture, recipe, each, statistics) -> Callable:
       params = optax.apply_updates(state.variables["params"], updates)
       finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(params))
       variables = {"params": params, "batch_stats": stats}
-      return State(variables, new, state.step + 1), (value, hits, finite)
+      said = tuple(
+        a.at[done].set(v)
+        for a, v in zip(said, (value, hits, finite), strict=True)
+      )
+      return done + 1, State(variables, new, state.step + 1), said
 
-    return lax.scan(step, state, rows)
+    empty = jnp.zeros(CHUNK), jnp.zeros(CHUNK), jnp.ones(CHUNK, bool)
+    _, state, said = lax.while_loop(
+      lambda now: now[0] < stop, step, (jnp.int32(0), state, empty)
+    )
+    return state, *said
 
-  return jax.jit(epoch, donate_argnums=0)
+  return jax.jit(chunk, donate_argnums=1)
+
+
+def recalibrate(
+  architecture: Architecture,
+  variables: Any,
+  train: data.Images,
+  *,
+  batch_size: int = 256,
+) -> Any:
+  """Gives a decided network batch statistics of its own.
+
+  A supernet's running statistics mix those of all paths: what `space.extract`
+  takes out of it predicts nearly at random until this was done. It is how a
+  search scores its networks.
+
+  Args:
+    architecture: decided.
+    variables: of its network, such as `space.extract` gives.
+    train: images that the weights were trained on; at most 1024 are used, each
+      class by its share.
+    batch_size: images at once.
+
+  Returns:
+    The variables with the mean of the batches' statistics.
+  """
+  if not variables.get("batch_stats"):
+    return variables
+  network = architecture.space.build(architecture)
+
+  def seen(variables, images):
+    _, new = network.apply(variables, images, True, mutable=["batch_stats"])
+    return new["batch_stats"]
+
+  pool = evaluation.calibration_pool(
+    train, data.statistics(train), batch_size=batch_size
+  )
+  return jax.jit(
+    lambda variables, pool: evaluation.own_statistics(
+      seen, variables, pool, batch_size
+    )
+  )(variables, pool)
+
+
+def class_accuracies(
+  architecture: Architecture,
+  variables: Any,
+  images: data.Images,
+  statistics: tuple,
+  *,
+  batch_size: int = 256,
+) -> np.ndarray:
+  """The share of each class's images that a decided network gets right.
+
+  Args:
+    architecture: decided.
+    variables: of its network; running batch statistics are used.
+    images: all are scored.
+    statistics: (mean, std) of the images that it was trained on.
+    batch_size: images at once.
+
+  Returns:
+    f64[classes] in 0..1; NaN for a class without images.
+  """
+  hits, counts = _hits(architecture, variables, images, statistics, batch_size)
+  return np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
 
 
 def accuracy(
@@ -242,29 +357,21 @@ def accuracy(
   *,
   batch_size: int = 256,
 ) -> float:
-  """The share of images that a decided network gets right.
+  """The share of images that a decided network gets right, in 0..1.
 
-  Args:
-    architecture: decided.
-    variables: of its network; running batch statistics are used.
-    images: all are scored.
-    statistics: (mean, std) of the images that it was trained on.
-    batch_size: images at once.
-
-  Returns:
-    0..1.
+  Arguments are those of `class_accuracies`.
   """
+  hits, counts = _hits(architecture, variables, images, statistics, batch_size)
+  return float(hits.sum() / counts.sum())
+
+
+def _hits(architecture, variables, images, statistics, batch_size):
+  """By class: images that are right, and images; i64[classes] each."""
   network = architecture.space.build(architecture)
-  pool, size = on_device(images), len(images.labels)
-
-  @jax.jit
-  def hits(variables, rows):
-    batch = data.gather(pool, rows % size, *statistics)
-    found = jnp.argmax(network.apply(variables, batch.images), -1)
-    return jnp.sum((found == batch.labels) & (rows < size))
-
-  total = sum(
-    int(hits(variables, jnp.arange(start, start + batch_size)))
-    for start in range(0, size, batch_size)
-  )
-  return float(np.float64(total) / size)
+  hits = jax.jit(
+    lambda variables, pool: evaluation.hits_by_class(
+      lambda images: network.apply(variables, images), pool, batch_size
+    )
+  )(variables, pools.make_pool(images, statistics))
+  counts = np.bincount(images.labels, minlength=len(hits))
+  return np.asarray(hits, np.int64), counts

@@ -138,7 +138,7 @@ class Constraint(NamedTuple):
   """
 
   metric: Metric
-  limit: float
+  limit: float | Array  # where a search starts; it carries its own
   init: Callable[[Scalar], Any]
   update: Callable[[Scalar, Any, Step], tuple[Scalar, Any]]
 

@@ -123,9 +123,10 @@ def test_tightening_is_the_formula():
   np.testing.assert_allclose(schedule.factor(steps), want, rtol=1e-6)
   limit = constraints.at_most(METRIC, 4.0, schedule=schedule)
   # 12 is the bound at step 10: a metric of 13 is over it by 1 / 12.
-  push, _ = limit.update(jnp.float32(13 / 4 - 1), (), jnp.int32(10))
+  state = limit.init(jnp.float32(4.0))
+  push, _ = limit.update(jnp.float32(13 / 4 - 1), state, jnp.int32(10))
   assert float(push) == pytest.approx(60 * (13 / 12 - 1) / 3, rel=1e-4)
-  assert limit.update(jnp.float32(11 / 4 - 1), (), jnp.int32(10))[0] == 0.0
+  assert limit.update(jnp.float32(11 / 4 - 1), state, jnp.int32(10))[0] == 0.0
 
 
 def test_a_limit_as_an_objective():

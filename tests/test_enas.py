@@ -289,21 +289,21 @@ def test_it_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path):
     arch_start=1,
   )
 
+  loop = epochs.prepare(
+    lambda _: made,
+    (),
+    images,
+    images,
+    batch_size=8,
+    augmentation=data.Augmentation(),
+  )
+
   def begin():
-    state = made.init(jax.random.key(0))
-    return epochs.begin(made, state, (2, 2, 1), 3, 8)
+    return epochs.begin(loop, made.init(jax.random.key(0)))
 
   def chunks(progress):
     return epochs.run_chunks(
-      made,
-      progress,
-      images,
-      images,
-      epochs=2,
-      batch_size=8,
-      augmentation=data.Augmentation(),
-      key=jax.random.key(1),
-      longest=1,
+      loop, progress, epochs=2, key=jax.random.key(1), longest=1
     )
 
   def digest(progress):

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import quantization_objective as study
 from nasjax import data, export, search, spaces
+from nasjax.data import pool as pools
 from nasjax.errors import InputError
 from nasjax.hardware import quantization
 from nasjax.search import evaluation
@@ -56,8 +57,11 @@ def test_it_is_what_an_integer_network_loses(tiny_edge, images):
   found = errors(space, images, variables, rows)
   mean, std = statistics
   pixels = ((images.images / 255.0 - mean) / std).astype(np.float32)
+  pool = pools.make_pool(images, statistics)
   own = jax.jit(
-    evaluation.with_own_statistics(space, images, statistics, COUNT, 1)
+    lambda variables, sampled: evaluation.with_own_statistics(
+      space, variables, sampled, pool, COUNT
+    )
   )
   wanted, added = [], []
   for i in range(len(found)):

@@ -28,20 +28,27 @@ def images():
   )
 
 
-def begin(made):
+def begin(made, images):
   state = jax.jit(made.init)(jax.random.key(0))
-  return epochs.begin(made, state, (8, 8, 1), STEPS, BATCH)
+  return epochs.begin(loop(made, images), state)
+
+
+def loop(made, images):
+  return epochs.prepare(
+    lambda _: made,
+    (),
+    images,
+    images,
+    batch_size=BATCH,
+    augmentation=data.Augmentation(crop=1),
+  )
 
 
 def chunks(made, images, progress, **options):
   return epochs.run_chunks(
-    made,
+    loop(made, images),
     progress,
-    images,
-    images,
     epochs=2,
-    batch_size=BATCH,
-    augmentation=data.Augmentation(crop=1),
     key=jax.random.key(1),
     **options,
   )
@@ -56,7 +63,7 @@ def undisturbed(made, images, tmp_path_factory):
   """The digests of all 10 chunks, each of them saved."""
   folder = tmp_path_factory.mktemp("run")
   found = []
-  for now in chunks(made, images, begin(made), longest=1):
+  for now in chunks(made, images, begin(made, images), longest=1):
     found.append(digest(now))
     checkpoint.save(folder, int(now.state.step), now, {}, keep=99)
   return folder, found
@@ -67,7 +74,7 @@ def test_every_chunk_boundary_goes_on_to_the_same_bits(
 ):
   folder, want = undisturbed
   assert len(want) == 2 * STEPS and checkpoint.steps(folder)[-1] == 2 * STEPS
-  target = jax.eval_shape(lambda: begin(made))
+  target = jax.eval_shape(lambda: begin(made, images))
   for step in range(1, 2 * STEPS):
     saved = checkpoint.verify(folder, step)
     now = checkpoint.fit(saved, target, "c")
@@ -81,7 +88,8 @@ def test_where_an_epoch_is_cut_changes_no_bit(
   made, images, undisturbed, longest
 ):
   *_, end = (
-    digest(p) for p in chunks(made, images, begin(made), longest=longest)
+    digest(p)
+    for p in chunks(made, images, begin(made, images), longest=longest)
   )
   assert end == undisturbed[1][-1]
 
@@ -100,7 +108,9 @@ def spoil(made, steps):
 def test_bad_steps_are_skipped_then_the_search_stops(made, images):
   broken = spoil(made, [2, 3, 7, 8, 9])
   last = None
-  for now in chunks(broken, images, begin(made), most_failures=2, longest=5):
+  for now in chunks(
+    broken, images, begin(made, images), most_failures=2, longest=5
+  ):
     last = now
     if int(now.state.step) == STEPS:
       assert epochs.summary(now).skipped == 2

@@ -47,15 +47,16 @@ def run(steps):
   count = max(3, steps // STEPS)
   samples = []
   with tempfile.TemporaryDirectory(prefix="nasjax-soak-") as held:
-    for now in epochs.run_chunks(
-      made,
-      epochs.begin(made, state, (8, 8, 1), STEPS, BATCH),
+    loop = epochs.prepare(
+      lambda _: made,
+      (),
       images,
       images,
-      epochs=count,
       batch_size=BATCH,
       augmentation=data.Augmentation(),
-      key=jax.random.key(1),
+    )
+    for now in epochs.run_chunks(
+      loop, epochs.begin(loop, state), epochs=count, key=jax.random.key(1)
     ):
       if int(now.done) < STEPS:
         continue

@@ -118,12 +118,15 @@ def runner(made: Setup, searcher, epochs: int):
     own, one each; `between` is called with each epoch's end and ends the
     search where it returns True.
   """
-  steps = steps_an_epoch(made)
   init = jax.jit(searcher.init)
-  chunk = loops.make_chunk(
-    searcher, made.augmentation, data.statistics(made.train)
+  loop = loops.prepare(
+    lambda _: searcher,
+    (),
+    made.train,
+    made.valid,
+    batch_size=BATCH,
+    augmentation=made.augmentation,
   )
-  train, valid = loops.on_device(made.train), loops.on_device(made.valid)
   compiled = []
 
   def run(seed, limits=None, between=None):
@@ -135,23 +138,16 @@ def runner(made: Setup, searcher, epochs: int):
     state = jax.tree.map(
       lambda v: jax.lax.convert_element_type(v, v.dtype), state
     )
-    progress = loops.begin(
-      searcher, state, data.shape(made.train), steps, BATCH
-    )
-    start, key = None, jax.random.fold_in(key, 1)
-    for epoch in range(1, epochs + 1):
-      keys = jax.random.split(jax.random.fold_in(key, epoch), 3)
-      rows = [
-        data.epoch_indices(k, len(images.labels), steps, BATCH)
-        for k, images in zip(keys[:2], (train, valid), strict=True)
-      ]
-      whole = (train, valid, *rows, keys[2])
-      if not compiled:
-        progress = chunk(progress, *whole, jnp.int32(0))
-        compiled.append(True)
-      start = start or time.process_time()
-      progress = chunk(progress, *whole, jnp.int32(steps))
-      loops.check_numbers(progress, 0)
+    progress, key = loops.begin(loop, state), jax.random.fold_in(key, 1)
+    if not compiled:
+      progress = loops.advance(loop, progress, key, 0)
+      compiled.append(True)
+    start = time.process_time()
+    for _ in range(epochs):
+      while (left := loop.steps - int(progress.done)) > 0:
+        count = min(left, loops.CHUNK)
+        progress = loops.advance(loop, progress, key, count)
+        loops.check_numbers(progress, 0)
       if between is not None and between(loops.summary(progress)):
         break
       progress = loops.next_epoch(progress)
@@ -171,10 +167,11 @@ def accuracy(made: Setup, state):
   return search.supernet_accuracy(
     made.space,
     state.shared.variables,
+    made.train,
     made.valid,
     data.statistics(made.train),
   )
 
 
 def steps_an_epoch(made: Setup) -> int:
-  return min(len(made.train.labels), len(made.valid.labels)) // BATCH
+  return len(made.train.labels) // BATCH

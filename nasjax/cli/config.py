@@ -13,6 +13,12 @@ from nasjax.cli.flags import option
 from nasjax.cli.flags import to_yaml as to_yaml
 
 MAX_SIDE = 4096  # pixels, and channels
+AUTO = "auto"  # of --augment: what suits the data
+AUGMENT_HELP = (
+  "augmentation of training images: auto (a crop by an eighth; fashion-mnist"
+  " and CIFAR-10: mirrored too), none, or a list of flip, crop[=PIXELS],"
+  " cutout[=PIXELS]"
+)
 MAX_SEED = 2**32 - 1  # jax.random.key takes no more bits
 
 
@@ -70,20 +76,45 @@ class SearchConfig:
     "images: digits, fashion-mnist, FILE.npz, a CIFAR-10 (binary), IDX or"
     " image folder",
   )
-  image_size: int | None = option(
+  image_size: str | None = option(
     None,
-    "pixels: images are resized to this square; tiny: default, what suits the"
-    " limits",
+    "pixels that images are resized to: a side of a square, or HEIGHTxWIDTH;"
+    " tiny: default, what suits the limits",
+  )
+  resize: str = option(
+    "stretch",
+    "how images become another shape: stretch, pad (whole, zeros around) or"
+    " crop (filled, cut around the middle)",
+    choices=("stretch", "pad", "crop"),
+  )
+  background: str | None = option(
+    None,
+    "image folders: what shines through transparent pixels, white, black, grey"
+    " or RRGGBB; default white, grey where pictures would become equal on it",
+  )
+  channels_in: int | None = option(
+    None,
+    "channels of the images, 1 (gray) or 3; default: 3 if any has colours",
     low=1,
-    high=MAX_SIDE,
+    high=3,
+  )
+  group_by: str | None = option(
+    None,
+    "image folders: regular expression of a part of the file name; files that"
+    " agree in it (frames of a film, a person) stay in one part of the data",
+  )
+  skip_broken: bool = option(
+    False, "image folders: go on without files that cannot be read"
+  )
+  keep_duplicates: bool = option(
+    False, "training images that stand in the test set too stay in both"
   )
   max_dataset_bytes: int = option(
     4 * 2**30, "most bytes that the decoded images and labels may have", low=1
   )
   augment: str = option(
-    "auto",
-    "augmentation of training images: auto (suits the data), none, or a list"
-    " of flip, crop, cutout",
+    AUTO,
+    AUGMENT_HELP,
   )
   relaxation: str = option(
     "proxyless",
@@ -321,7 +352,30 @@ class SearchConfig:
     " more and the search stops",
     low=0,
   )
+  score_images: int | None = option(
+    None,
+    "validation images that score a network, each class by its share; default:"
+    " all up to 10000, nsga2, random, staged and hybrid 2048",
+    low=1,
+    high=10**9,
+  )
   seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
+  split_seed: int | None = option(
+    None,
+    "of the split into halves for weights and architecture; default: --seed;"
+    " with --from the run's",
+    low=0,
+    high=MAX_SEED,
+  )
   out: str | None = option(
     None, "run folder; default runs/SPACE-DATA-DATE-TIME"
+  )
+  row_order: int | None = option(
+    None, "version of the order of the images", fact=True
+  )
+  classes: tuple[str, ...] = option(
+    (), "names of the classes, in the order of the outputs", fact=True
+  )
+  data_digest: str | None = option(
+    None, "SHA-256 of the images and labels", fact=True
   )

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nasjax import data, pareto, run_folder
+from nasjax import pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import baselines, parts, training
+from nasjax.cli import baselines, parts, tables, training
 from nasjax.cli import metrics as metric_parts
 from nasjax.hardware import schedules
 from nasjax.search import ranking
@@ -41,13 +41,14 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
   metrics["valid_accuracy"] = {
     "value": accuracy,
     "unit": "",
-    "source": "supernet's weights",
+    "source": f"supernet's weights, {problem.scored} validation images",
   }
   value = genotype.to_json(
     decided,
     metrics=metrics,
     limits={m.name: bound for m, bound in limits},
     seed=problem.config.seed,
+    classes=problem.config.classes,
   )
   if expected is not None:
     value["expected"] = expected
@@ -90,12 +91,7 @@ def decide_front(
     folder: of the run.
     stop: says when a signal has come.
   """
-  accuracy = searches.supernet_accuracy(
-    problem.space,
-    training.variables(problem, state),
-    problem.valid,
-    data.statistics(problem.train),
-  )
+  accuracy = training.scorer(problem, state)
   values, rows, compared = [], [], []
 
   def score(architecture):
@@ -143,7 +139,7 @@ def decide_front(
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(values[chosen])
   )
-  _show_front(rows, names, folder)
+  _show_front(problem, rows, names, folder)
 
 
 def _write_volumes(problem, history, decided, folder) -> None:
@@ -190,7 +186,7 @@ def _expected(names) -> list[str]:
   return [f"expected_{name}" for name in names]
 
 
-def _show_front(rows, names, folder) -> None:
+def _show_front(problem, rows, names, folder) -> None:
   console = Console()
   table = Table("member", title="decided front")
   for name in names:
@@ -208,10 +204,7 @@ def _show_front(rows, names, folder) -> None:
     cells += ["yes" if row[k] else "" for k in ("on_front", "chosen")]
     table.add_row(*cells)
   console.print(table)
-  console.print(
-    "accuracies at the supernet's weights, on validation images",
-    highlight=False,
-  )
+  tables.show_scoring(problem, console)
   console.print(f"written to {escape(str(folder))}", highlight=False)
 
 
@@ -230,12 +223,7 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     spaces.Architecture(problem.space, {n: r[i] for n, r in drawn.items()})
     for i in range(count)
   ]
-  accuracy = searches.supernet_accuracy(
-    problem.space,
-    training.variables(problem, state),
-    problem.valid,
-    data.statistics(problem.train),
-  )
+  accuracy = training.scorer(problem, state)
   shared = [accuracy(a) for a in sample]
   train = ranking.standalone(
     problem.space,
@@ -245,6 +233,7 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     batch_size=config.batch_size,
     learning_rate=config.learning_rate,
     seed=config.seed,
+    most=problem.scored,
   )
   alone = []
   for architecture in sample:

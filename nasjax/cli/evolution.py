@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,16 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import data, pareto, run_folder
-from nasjax import search as searches
 from nasjax.cli import baselines, populations, training
+from nasjax.search import evaluation
 from nasjax.search import genes as genetics
 from nasjax.signals import Stop
 from nasjax.spaces import space as spaces
 from nasjax.spaces.space import Architecture
 
 _CHUNK = 10  # architectures scored before a signal is looked for
-# Many architectures are compared: a standard error of about a point will do.
-_IMAGES = 2048
 _CALIBRATION = 2  # batches of 256
 
 
@@ -49,15 +48,15 @@ class Evaluator:
     self._measured = measured
     self._stop = stop
     self._variables = variables
+    self._scoring = evaluation.scoring(
+      problem.train,
+      problem.valid,
+      data.statistics(problem.train),
+      most=problem.scored,
+      calibration_batches=_CALIBRATION,
+    )
     self._accuracy = jax.jit(
-      searches.population_accuracy(
-        problem.space,
-        problem.train,
-        problem.valid,
-        data.statistics(problem.train),
-        calibration_batches=_CALIBRATION,
-        most=_IMAGES,
-      )
+      partial(evaluation.population_scores, problem.space)
     )
 
   def accuracies(self, points: np.ndarray) -> np.ndarray:
@@ -70,7 +69,9 @@ class Evaluator:
       rows = np.resize(part, (_CHUNK, part.shape[1]))
       choices = genetics.to_choices(masks, rows)
       scores = self._accuracy(
-        self._variables, {n: jnp.asarray(c) for n, c in choices.items()}
+        self._variables,
+        {n: jnp.asarray(c) for n, c in choices.items()},
+        self._scoring,
       )
       found.append(np.asarray(scores, np.float64)[: len(part)])
     return np.concatenate(found)

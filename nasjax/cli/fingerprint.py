@@ -12,13 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from nasjax import run_folder
+from nasjax import data, run_folder
 from nasjax.hardware import measured
 from nasjax.reader import read_bytes
 
-# Where a run lies, how often it is saved, how much it may read and what comes
-# after it change no result.
-_FREE = ("out", "checkpoint_minutes", "max_dataset_bytes", "retrain")
+# Where a run and its data lie, how often it is saved, how much it may read and
+# what comes after it change no result; the data has a digest.
+_FREE = (
+  *("out", "checkpoint_minutes", "max_dataset_bytes", "retrain", "data"),
+  *("data_digest", "classes"),
+)
 
 
 def sha256(*parts: Any) -> str:
@@ -31,6 +34,12 @@ def sha256(*parts: Any) -> str:
     else:
       digest.update(part)
   return digest.hexdigest()
+
+
+def of_data(dataset: data.Dataset) -> str:
+  """The digest of all images and labels of a data set, in their order."""
+  sets = (dataset.train, dataset.valid, dataset.test)
+  return sha256(*(array for s in sets if s is not None for array in s))
 
 
 def _json(value: Any) -> bytes:

@@ -26,9 +26,16 @@ def option(
   low: float = -math.inf,
   high: float = math.inf,
   choices=(),
+  fact: bool = False,
 ) -> Any:
-  """A field with its help, its range and known words."""
-  metadata = dict(help=help, low=low, high=high, choices=tuple(choices))
+  """A field with its help, its range and known words.
+
+  A `fact` is what a run found, which its file keeps and no flag says; its words
+  may be any text.
+  """
+  metadata = dict(
+    help=help, low=low, high=high, choices=tuple(choices), fact=fact
+  )
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -51,6 +58,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
   """Adds a flag for each field; values stay text until `convert`."""
   hints = typing.get_type_hints(config)
   for field in dataclasses.fields(config):
+    if field.metadata["fact"]:
+      continue
     basic, _, repeated = _kind(hints[field.name])
     default = field.default
     shown = (
@@ -118,7 +127,7 @@ def _basic(value, basic, metadata, where):
   if isinstance(value, (dict, list)) or value is None:
     raise InputError(where, "must be one word")
   text = str(value)
-  if not text or not text.isprintable():
+  if not metadata["fact"] and not (text and text.isprintable()):
     raise InputError(where, f"{text[:40]!r} is empty or no plain text")
   if metadata["choices"] and text not in metadata["choices"]:
     raise InputError(

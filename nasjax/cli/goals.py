@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
+
 from nasjax import constraints, objectives, small_qp
 from nasjax.cli import metrics, parts
 from nasjax.cli.config import SearchConfig
 from nasjax.errors import InputError, nearest
 from nasjax.reader import number
-from nasjax.types import Metric, Objective
+from nasjax.types import Array, Metric, Objective
 
 COMPOSED = ("efficiency", "mnasnet_soft", "mnasnet_hard")
 WORST = "worst_"
@@ -120,24 +122,25 @@ def make_objectives(
 
 def make_constraints(
   config: SearchConfig,
-  bounds: Sequence[tuple[Metric, float]],
-  steps: int,
+  bounds: Sequence[tuple[Metric, float | Array]],
+  steps: int | Array,
+  begin: int | Array,
 ) -> list:
   """One constraint a limit.
 
   Args:
     config: what to do.
-    bounds: the limits.
+    bounds: the limits; they may be traced, as may be steps.
     steps: of the whole search; a fifth of those that move the architecture is
       the time constant of `--tighten`.
+    begin: the first step that moves the architecture.
 
   Returns:
     The constraints; none with `--penalty objective`.
   """
   schedule = None
   if config.tighten is not None:
-    begin = round(config.warmup * steps)
-    tau = max((steps - begin) / 5.0, 1.0)
+    tau = jnp.maximum((steps - begin) / 5.0, 1.0)
     schedule = constraints.tighten(start=config.tighten, tau=tau, begin=begin)
     if config.penalty == "objective" or not bounds:
       raise InputError("--tighten", "there is no limit that could", "leave it")

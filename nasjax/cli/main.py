@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -139,6 +140,9 @@ def _parser() -> parsers.Parser:
     action="store_true",
     help="also with another configuration, space, table or data",
   )
+  resume.add_argument(
+    "--data", metavar="PATH", help="where the run's data was moved to"
+  )
   retrain = commands.add_parser(
     "retrain",
     help="train a decided architecture alone and test it",
@@ -228,11 +232,18 @@ def _run(argv: Sequence[str]) -> int:
       config = configs.from_flags(
         configs.SearchConfig, vars(arguments), arguments.config
       )
+      if "seed" in arguments and "split_seed" not in arguments:
+        # Another seed than the file's splits anew.
+        config = dataclasses.replace(config, split_seed=None)
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume
 
-    return resume.run(arguments.run, allow_changed=arguments.allow_changed)
+    return resume.run(
+      arguments.run,
+      allow_changed=arguments.allow_changed,
+      data=arguments.data,
+    )
   if arguments.command == "retrain":
     from nasjax.cli import retraining
 

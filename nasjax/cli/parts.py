@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import optax
 
 from nasjax import (
   constraints,
@@ -21,13 +20,15 @@ from nasjax import (
   weightings,
 )
 from nasjax.cli import metrics, own_spaces, quantization_rules
-from nasjax.cli.config import SearchConfig
+from nasjax.cli.config import MAX_SIDE, SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.quantization import LowBits
-from nasjax.reader import RAISED, load_part, one_problem
+from nasjax.reader import RAISED, load_part, one_problem, whole
+from nasjax.search import rates
 from nasjax.spaces import space as spaces
-from nasjax.types import Relaxation
+from nasjax.tracing import in_trace
+from nasjax.types import Array, Relaxation
 
 DEFAULT_DEVICE = "x86-server"
 # The default run: edge on digits, near the 40th percentile of its networks.
@@ -124,22 +125,47 @@ def search_space(
   return quantization_rules.restricted(rules, make_space(config.space, given))
 
 
+def image_size(text: str | None) -> tuple[int, int] | None:
+  """Height and width of --image-size; raises InputError."""
+  if text is None:
+    return None
+  sides = text.lower().split("x")
+  if len(sides) > 2:
+    raise InputError("--image-size", f"{text!r} is no side and no HEIGHTxWIDTH")
+  height, *rest = (
+    whole(side, "--image-size", low=1, high=MAX_SIDE) for side in sides
+  )
+  return height, rest[0] if rest else height
+
+
+def dataset(config: SearchConfig) -> data.Dataset:
+  """The data that a configuration names; raises InputError."""
+  return data.load(
+    config.data,
+    image_size=image_size(config.image_size),
+    resize_mode=config.resize,
+    background=config.background,
+    channels_in=config.channels_in,
+    group_by=config.group_by,
+    skip_broken=config.skip_broken,
+    keep_duplicates=config.keep_duplicates,
+    max_bytes=config.max_dataset_bytes,
+  )
+
+
+def classes(dataset: data.Dataset) -> tuple[str, ...]:
+  """The names of the classes as text that files and terminals can hold."""
+  return tuple(
+    "".join(c if c.isprintable() else "?" for c in name)
+    for name in dataset.class_names
+  )
+
+
 def augmentation(asked: str, dataset: data.Dataset) -> data.Augmentation:
   """The augmentation that `--augment` asks for; `auto` is the data's own."""
-  if asked == "auto":
-    return dataset.augmentation
-  height = data.shape(dataset.train)[0]
-  sizes = {"flip": True, "crop": max(1, height // 8), "cutout": height // 4}
-  chosen = {}
-  for name in asked.replace(",", " ").split():
-    if name == "none":
-      continue
-    if name not in sizes:
-      raise InputError(
-        "--augment", f"unknown name {name!r}", nearest(name, [*sizes, "none"])
-      )
-    chosen[name] = sizes[name]
-  return data.Augmentation(**chosen)
+  return data.resolve_augmentation(
+    asked, data.shape(dataset.train), dataset.augmentation
+  )
 
 
 def _made(constructor, name):
@@ -152,15 +178,24 @@ def _made(constructor, name):
     ) from error
 
 
-def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
-  """The relaxation asked for, its temperature and operation dropout."""
+def relaxation(
+  config: SearchConfig, space: Any, steps: int | Array
+) -> Relaxation:
+  """The relaxation asked for, its temperature and operation dropout.
+
+  Args:
+    config: what to do.
+    space: what is searched.
+    steps: of the whole search; may be traced.
+  """
   flag = f"--relaxation {config.relaxation}"
   if ":" in config.relaxation:
     made = load_part(config.relaxation, "--relaxation")
     if own_spaces.needs_nothing(made):
       made = _made(made, config.relaxation)
     try:
-      testing.check_relaxation(made, config.relaxation, space.masks)
+      if not in_trace():  # it was checked before
+        testing.check_relaxation(made, config.relaxation, space.masks)
     except ValueError as error:
       raise InputError("--relaxation", str(error)) from None
     tempered = False
@@ -175,14 +210,12 @@ def relaxation(config: SearchConfig, space: Any, steps: int) -> Relaxation:
     start, end = 10.0, 0.1  # GDAS, section 4.1
   if start is not None or end is not None:
     start = 1.0 if start is None else start
-    schedule = optax.linear_schedule(
-      start, start if end is None else end, max(steps, 1)
-    )
+    schedule = rates.linear(start, start if end is None else end, steps)
     made = constructor(temperature=schedule)
   if config.operation_dropout > 1:
     raise InputError("--operation-dropout", "is a rate, at most 1")
   if config.operation_dropout:
-    rate = optax.linear_schedule(config.operation_dropout, 0.0, max(steps, 1))
+    rate = rates.linear(config.operation_dropout, 0.0, steps)
     made = relaxations.operation_dropout(made, space.skips, rate)
   if space.arguments.get("partial_channels", 1) > 1:
     if config.relaxation == "dirichlet":
@@ -256,6 +289,7 @@ def resolve_devices(config: SearchConfig) -> SearchConfig:
     "limit",
     "objective",
     "image_size",
+    "channels_in",
   )
   if all(getattr(config, f) == getattr(plain, f) for f in fields):
     return dataclasses.replace(

@@ -12,6 +12,8 @@ from nasjax import checkpoint, errors, lock, run_folder, signals
 from nasjax.cli import config as configs
 from nasjax.cli import (
   fingerprint,
+  parts,
+  paths,
   retraining,
   reuse,
   search,
@@ -36,18 +38,22 @@ def _checked_folder(run: str) -> Path:
   return folder
 
 
-def run(run: str, *, allow_changed: bool = False) -> int:
+def run(
+  run: str, *, allow_changed: bool = False, data: str | None = None
+) -> int:
   """Goes on with a search from its newest sound checkpoint.
 
   Args:
     run: its folder.
     allow_changed: also with another configuration, space, table or data.
+    data: where the run's data was moved to; the run keeps it.
 
   Returns:
     The exit code.
 
   Raises:
-    InputError: no run folder, or something changed that must not.
+    InputError: `data` holds other images, no run folder, or something changed
+      that must not.
     InUseError: another process works in the folder.
   """
   folder = _checked_folder(run)
@@ -55,11 +61,25 @@ def run(run: str, *, allow_changed: bool = False) -> int:
     config = configs.from_flags(
       SearchConfig, {}, str(folder / run_folder.CONFIG)
     )
+    reuse.check_row_order(config, run)
+    if data is not None:
+      config = _moved(folder, config, data)
     if (folder / run_folder.GENOTYPE).exists():
       print(f"{folder}: is finished; see nasjax show {folder}")
     else:
       _search(run, folder, config, allow_changed, stop)
   return retraining.after_search(folder, config)
+
+
+def _moved(folder: Path, config: SearchConfig, data: str) -> SearchConfig:
+  """The run's configuration with its data elsewhere, written to its folder."""
+  moved = paths.absolute(dataclasses.replace(config, data=data))
+  if fingerprint.of_data(parts.dataset(moved)) != config.data_digest:
+    raise InputError(
+      f"--data {data}", f"holds other images than {folder} was searched on"
+    )
+  run_folder.write_atomic(folder / run_folder.CONFIG, configs.to_yaml(moved))
+  return moved
 
 
 def _search(run, folder, config, allow_changed, stop) -> None:
@@ -68,20 +88,21 @@ def _search(run, folder, config, allow_changed, stop) -> None:
   checkpoint.clean(checkpoints)
   problem = search.prepare(dataclasses.replace(config, out=run))
   strategy = strategies.build(problem)
+  loop = training.loop(problem, strategy)
   saved = checkpoint.newest(checkpoints, _warn)
   if saved is None:
-    carried = reuse.carried(problem, strategy)
+    carried = reuse.carried(problem, strategy, loop)
     _warn(f"{folder}: has no checkpoint; starting at step 0")
   else:
     where = f"{checkpoints}/{saved.step}"
     new = _compare(saved, problem, allow_changed, where)
-    carried = training.restore(saved, problem, strategy.search, where)
+    carried = training.restore(saved, problem, strategy, loop, where)
     if new:
       # What was changed may be why: it gets another try.
       fresh = carried.progress._replace(failed=jnp.int32(0))
       carried = carried._replace(progress=fresh)
   print(f"RESUMED {0 if saved is None else saved.step}", flush=True)
-  search.carry_on(problem, strategy, folder, stop, carried)
+  search.carry_on(problem, strategy, folder, stop, loop, carried)
 
 
 def _compare(saved, problem, allow_changed, where) -> list[str]:

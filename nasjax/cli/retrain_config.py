@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nasjax.cli import low_bits
-from nasjax.cli.config import MAX_SEED, option
+from nasjax.cli.config import AUGMENT_HELP, AUTO, MAX_SEED, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,8 @@ class RetrainConfig:
     high=10,
   )
   augment: str = option(
-    "auto",
-    "augmentation: auto (suits the data), none, or a list of flip, crop,"
-    " cutout",
+    AUTO,
+    AUGMENT_HELP,
   )
   quantize_bits: int | None = low_bits.quantize_bits()
   quantize_scale: str = low_bits.quantize_scale()
@@ -42,4 +41,7 @@ class RetrainConfig:
     False, "start from the supernet's weights instead of fresh ones"
   )
   seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
+  data: str | None = option(
+    None, "the run's data, where it was moved; checked by its digest"
+  )
   out: str | None = option(None, "run folder; default RUN/retrained")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nasjax import (
   checkpoint,
@@ -25,6 +27,8 @@ from nasjax.cli.config import SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
 from nasjax.hardware.quantization import seen_weights
+
+_CLASSES = 20  # whose accuracy is printed
 
 
 def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
@@ -53,23 +57,24 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     SearchConfig, {}, str(reuse.config_path(run, ""))
   )
   decided, _ = own_spaces.read_genotype(source)
-  dataset = data.load(
-    searched.data,
-    image_size=searched.image_size,
-    max_bytes=searched.max_dataset_bytes,
-  )
+  if config.data is not None:
+    searched = dataclasses.replace(searched, data=os.path.abspath(config.data))
+  dataset = parts.dataset(searched)
+  _check_data(run, searched, dataset, moved=config.data is not None)
+  train = data.everything(dataset)
   shape = decided.space.arguments["image_shape"]
   if tuple(data.shape(dataset.train)) != tuple(shape):
     raise InputError(
       run, f"was searched on images of {shape}, these are another data set"
     )
+  augmentation = parts.augmentation(config.augment, dataset)
   recipe = training.Recipe(
     config.epochs,
     config.batch_size,
     config.learning_rate,
     label_smoothing=config.label_smoothing,
     drop_path=config.drop_path,
-    augmentation=parts.augmentation(config.augment, dataset),
+    augmentation=augmentation,
     auxiliary=config.auxiliary,
     low_bits=parts.low_bits(config),
   )
@@ -77,21 +82,21 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     raise InputError(
       "--quantize-scale", "nothing is quantised", "add --quantize-bits"
     )
-  size = len(dataset.train.labels)
+  size = len(train.labels)
   if config.batch_size > size:
     raise InputError(
       "--batch-size", f"{config.batch_size} is over the {size} training images"
     )
   out = source / run_folder.AGAIN if config.out is None else Path(config.out)
   options = dataclasses.asdict(config)
-  del options["out"]  # where it lies changes nothing
+  del options["out"], options["data"]  # where they lie changes nothing
   known = {
     "fixed": {
       **{f"option {name}": value for name, value in options.items()},
       "genotype": fingerprint.sha256(
         (source / run_folder.GENOTYPE).read_bytes()
       ),
-      "data": fingerprint.sha256(*dataset.train),
+      "data": fingerprint.sha256(*train),
     },
     "machine": {},
   }
@@ -101,8 +106,42 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     if not going_on:
       run_folder.clear(folder)
       checkpoint.remove_all(folder / checkpoint.FOLDER)
-    _train(source, decided, recipe, dataset, config, folder, known, stop)
+    for note in dataset.notes:
+      print(one_line(note))
+    print(
+      f"{size} training images, augmentation:"
+      f" {data.augmentation_text(augmentation)}",
+      flush=True,
+    )
+    state = _train(source, decided, recipe, train, config, folder, known, stop)
+    _finish(decided, recipe, state, dataset, train, folder)
   return errors.DONE
+
+
+def _check_data(run, searched, dataset, *, moved: bool) -> None:
+  """Refuses data that is not the run's, where that is known.
+
+  Raises:
+    InputError: other classes, or --data with other images.
+  """
+  if searched.data_digest is None:
+    return
+  if searched.classes != parts.classes(dataset):
+    raise InputError(
+      run,
+      f"was searched on the classes {', '.join(searched.classes)[:80]}, this"
+      f" data has {', '.join(parts.classes(dataset))[:80]}",
+    )
+  if searched.data_digest != fingerprint.of_data(dataset):
+    if moved:
+      raise InputError(
+        f"--data {searched.data}", f"holds other images than {run} was made of"
+      )
+    print(
+      f"warning: {searched.data}: the images are no longer those that {run}"
+      " was searched on",
+      file=sys.stderr,
+    )
 
 
 def after_search(folder: Path, searched: SearchConfig) -> int:
@@ -135,12 +174,12 @@ def forget(folder: Path) -> None:
     checkpoint.remove_all(again / checkpoint.FOLDER)
 
 
-def _train(source, decided, recipe, dataset, config, folder, known, stop):
+def _train(source, decided, recipe, train, config, folder, known, stop):
   key = jax.random.key(config.seed)
   variables = None
   if config.inherit:
     variables = decided.space.extract(reuse.variables(str(source)), decided)
-  size = len(dataset.train.labels)
+  size = len(train.labels)
 
   def begin(key):
     return training.begin(key, decided, recipe, size, variables)
@@ -149,7 +188,7 @@ def _train(source, decided, recipe, dataset, config, folder, known, stop):
   if state is None:
     state = jax.jit(begin)(key)
   for epoch in training.epochs(
-    decided, recipe, dataset.train, state, key=jax.random.fold_in(key, 1)
+    decided, recipe, train, state, key=jax.random.fold_in(key, 1)
   ):
     if not epoch.finite:
       raise NumbersError(
@@ -174,7 +213,7 @@ def _train(source, decided, recipe, dataset, config, folder, known, stop):
       flush=True,
     )
     stop.check()
-  _finish(decided, recipe, state, dataset, folder)
+  return state
 
 
 def _restored(folder: Path, known, target: Any):
@@ -199,24 +238,43 @@ def _restored(folder: Path, known, target: Any):
   return jax.tree.map(jnp.asarray, state), rows
 
 
-def _finish(decided, recipe, state, dataset, folder: Path) -> None:
-  statistics = data.statistics(dataset.train)
+def _finish(decided, recipe, state, dataset, train, folder: Path) -> None:
+  statistics = data.statistics(train)
   params = seen_weights(state.variables["params"], recipe.low_bits)
   variables = {**state.variables, "params": params}
   found = {
-    "train_accuracy": training.accuracy(
-      decided, variables, dataset.train, statistics
-    )
+    "train_accuracy": training.accuracy(decided, variables, train, statistics)
   }
   if dataset.test is not None:
-    found["test_accuracy"] = training.accuracy(
+    shares = training.class_accuracies(
       decided, variables, dataset.test, statistics
     )
+    counts = np.bincount(dataset.test.labels, minlength=len(shares))
+    hits = np.nansum(shares * counts)
+    found["test_accuracy"] = float(hits / counts.sum())
+    found["per_class"] = {
+      name: None if np.isnan(share) else float(share)
+      for name, share in zip(parts.classes(dataset), shares, strict=True)
+    }
   run_folder.write_atomic(
     folder / run_folder.RETRAINED, run_folder.json_text(found)
   )
-  for name, value in found.items():
-    print(f"{name}: {value:.4f}")
+  for name in ("train_accuracy", "test_accuracy"):
+    if name in found:
+      print(f"{name}: {found[name]:.4f}")
   if dataset.test is None:
     print("the data has no test images")
+  else:
+    _show_classes(found["per_class"])
   print(f"written to {folder}\nDONE", flush=True)
+
+
+def _show_classes(shares) -> None:
+  """Accuracy by class on test images, the worst ones first."""
+  known = {name: share for name, share in shares.items() if share is not None}
+  order = sorted(known, key=known.get)
+  print(f"worst class: {order[0]} {known[order[0]]:.4f}")
+  for name in order[:_CLASSES]:
+    print(f"  {name}: {known[name]:.4f}")
+  if len(order) > _CLASSES:
+    print(f"  and {len(order) - _CLASSES} more, in {run_folder.RETRAINED}")

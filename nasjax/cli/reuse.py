@@ -14,6 +14,7 @@ from nasjax import checkpoint, run_folder
 from nasjax.cli import config as configs
 from nasjax.cli import strategies, training
 from nasjax.cli.config import SearchConfig
+from nasjax.data import ROW_ORDER
 from nasjax.errors import InputError
 from nasjax.manifests import Damaged
 
@@ -26,6 +27,27 @@ def config_path(run: str, where: str = "--from ") -> Path:
   if not path.is_file():
     raise InputError(f"{where}{run}", f"is no run folder: no {path.name}")
   return path
+
+
+def check_row_order(config: SearchConfig, run: str) -> None:
+  """Refuses a run whose images were in an order that cannot be made again.
+
+  Args:
+    config: the run's.
+    run: its folder.
+
+  Raises:
+    InputError: its config.yaml has no row_order, or a later one.
+  """
+  if config.row_order == ROW_ORDER:
+    return
+  said = "no" if config.row_order is None else f"another ({config.row_order})"
+  raise InputError(
+    f"{run}/{run_folder.CONFIG}",
+    f"has {said} row_order: its images were split in an order that this"
+    " version does not make, so its halves cannot be told apart",
+    "search anew; it can be shown, and retrained from fresh weights",
+  )
 
 
 def config(flags: Mapping[str, Any]) -> SearchConfig:
@@ -44,6 +66,7 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   """
   path = str(config_path(flags["from_"]))
   made = configs.from_flags(SearchConfig, flags, path)
+  check_row_order(made, flags["from_"])
   fresh: dict[str, Any] = {"out": None, "front": None}
   if _warms_up(made):
     fresh["warmup"] = 0.0
@@ -74,15 +97,17 @@ def _base(run: str, where: str = "--from ") -> tuple[SearchConfig, Any]:
 
   path = config_path(run, where)
   old = configs.from_flags(SearchConfig, {}, str(path))
+  check_row_order(old, run)
   problem = search.prepare(old)
-  made = strategies.build(problem).search
+  made = strategies.build(problem)
+  loop = training.loop(problem, made)
   folder = Path(run) / checkpoint.FOLDER
   for step in reversed(checkpoint.steps(folder)):
     try:
       saved = checkpoint.verify(folder, step)
     except Damaged:
       continue  # it is not ours to put aside
-    carried = training.restore(saved, problem, made, f"{folder}/{step}")
+    carried = training.restore(saved, problem, made, loop, f"{folder}/{step}")
     return old, carried.progress.state
   raise InputError(f"{where}{run}", "has no sound checkpoint")
 
@@ -112,7 +137,21 @@ def check(problem, strategy) -> None:
   run = problem.config.from_
   if run is None:
     return
-  variables = _base(run)[1].shared.variables
+  old, base = _base(run)
+  if problem.config.split_seed != old.split_seed:
+    raise InputError(
+      "--split-seed",
+      f"{run} was split by {old.split_seed}: images that score networks would"
+      " be among those that trained its weights",
+      "leave it out",
+    )
+  if problem.config.data_digest != old.data_digest:
+    raise InputError(
+      f"--from {run}",
+      f"{problem.config.data} holds other images than it was searched on",
+      "keep its data, or search anew",
+    )
+  variables = base.shared.variables
   state = jax.eval_shape(strategy.search.init, jax.random.key(0))
   ours = jax.tree.map(lambda v: (v.shape, v.dtype), state.shared.variables)
   theirs = jax.tree.map(lambda v: (v.shape, v.dtype), variables)
@@ -122,7 +161,7 @@ def check(problem, strategy) -> None:
     )
 
 
-def carried(problem, strategy) -> training.Carried | None:
+def carried(problem, strategy, loop) -> training.Carried | None:
   """What a new search starts from; None: from random weights.
 
   For another device the architecture parameters are taken too:
@@ -136,8 +175,7 @@ def carried(problem, strategy) -> training.Carried | None:
   if config.from_ is None:
     return None
   old, base = _base(config.from_)
-  key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  begun = jax.jit(training.starting(problem, strategy.search))(key)
+  begun = training.start(problem, strategy, loop)
   state = begun.progress.state
   state = state._replace(
     shared=state.shared._replace(

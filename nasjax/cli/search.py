@@ -19,7 +19,9 @@ from nasjax import (
 from nasjax.cli import (
   baselines,
   decisions,
+  fingerprint,
   parts,
+  paths,
   retraining,
   reuse,
   shrinking,
@@ -30,7 +32,7 @@ from nasjax.cli import (
 from nasjax.cli import config as configs
 from nasjax.cli import metrics as metric_parts
 from nasjax.cli.config import SearchConfig
-from nasjax.errors import InputError
+from nasjax.errors import InputError, one_line
 from nasjax.search.epochs import epoch_steps
 from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
@@ -60,9 +62,11 @@ class Problem(NamedTuple):
   limits: Sequence[tuple[Metric, float]]  # of a front the widest
   members: Sequence[Sequence[tuple[Metric, float]]]  # of a front, else empty
   steps: int  # of the whole search
+  scored: int  # validation images that score a network
   warnings: Sequence[str] = ()  # rules of the devices that candidates break
   # Widths and resolutions that were looked at, the chosen one first.
   shrunk: Sequence[Configuration] = ()
+  notes: Sequence[str] = ()  # what reading and splitting the data has to say
 
   def random_values(self, name: str) -> np.ndarray:
     """A metric's values f64[N] over the random architectures, or the first."""
@@ -75,11 +79,8 @@ class Problem(NamedTuple):
 def prepare(config: SearchConfig) -> Problem:
   """Loads and checks all that a configuration names; raises InputError."""
   config = parts.resolve_devices(strategies.check(config))
-  dataset = data.load(
-    config.data,
-    image_size=config.image_size,
-    max_bytes=config.max_dataset_bytes,
-  )
+  config = paths.absolute(config)
+  dataset = parts.dataset(config)
   devices = parts.devices(config)
   config, dataset, shrunk = shrinking.fitted(config, devices, dataset)
   space = parts.search_space(
@@ -93,7 +94,9 @@ def prepare(config: SearchConfig) -> Problem:
     decide(space, _uniform(space), bounds)
   if members and config.stop_on_skips is not None:
     raise InputError("--stop-on-skips", "a front has many networks", "leave it")
-  train, valid = data.split(dataset.train, seed=config.seed)
+  if config.split_seed is None:
+    config = dataclasses.replace(config, split_seed=config.seed)
+  train, valid = halves(dataset, config.split_seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:
     config = dataclasses.replace(config, batch_size=min(64, size))
@@ -105,16 +108,27 @@ def prepare(config: SearchConfig) -> Problem:
     value = getattr(config, name)
     if value is not None and value > 1:
       raise InputError(configs.flag(name), "is a share, at most 1")
-  steps = epoch_steps(size, config.batch_size)
+  steps = epoch_steps(len(train.labels), config.batch_size)
   if config.epochs is None:
     config = dataclasses.replace(config, epochs=max(1, round(_STEPS / steps)))
-  rng = np.random.default_rng(config.seed)
+  augmentation = parts.augmentation(config.augment, dataset)
+  config = dataclasses.replace(
+    config,
+    augment=data.augmentation_text(augmentation),
+    background=dataset.background,
+    row_order=data.ROW_ORDER,
+    classes=parts.classes(dataset),
+    data_digest=fingerprint.of_data(dataset),
+  )
+  scored = config.score_images or strategies.scored(config)
+  # Not the run's seed: what is drawn scales the objectives of a compiled step.
+  rng = np.random.default_rng(0)
   return Problem(
     config,
     dataset,
     train,
     valid,
-    parts.augmentation(config.augment, dataset),
+    augmentation,
     space,
     metrics,
     {n: cost_tables.costs(space, m) for n, m in metrics.items()},
@@ -122,9 +136,18 @@ def prepare(config: SearchConfig) -> Problem:
     limits,
     members,
     steps * config.epochs,
+    min(len(valid.labels), scored),
     [line for d in devices for line in d.warnings(space)],
     shrunk,
+    (*dataset.notes, *data.split_notes(train, valid, dataset.class_names)),
   )
+
+
+def halves(dataset: data.Dataset, seed: int) -> tuple[data.Images, data.Images]:
+  """Images for the weights, and for the architecture: val/ if there is one."""
+  if dataset.valid is not None:
+    return dataset.train, dataset.valid
+  return data.split(dataset.train, seed=seed, groups=dataset.groups)
 
 
 def _uniform(space):
@@ -154,7 +177,7 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
     name = "-".join(
       # Of a user's own space, path/to/file.py:name, the name.
       "".join(c if c.isalnum() else "_" for c in word)
-      for word in (config.space.rpartition(":")[2], config.data)
+      for word in (config.space.rpartition(":")[2], problem.dataset.name)
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     config = dataclasses.replace(config, out=f"runs/{name}-{stamp}")
@@ -175,7 +198,12 @@ def run(config: SearchConfig, *, force: bool = False) -> int:
 
 
 def carry_on(
-  problem: Problem, strategy: strategies.Strategy, folder, stop, carried=None
+  problem: Problem,
+  strategy: strategies.Strategy,
+  folder,
+  stop,
+  loop=None,
+  carried=None,
 ) -> None:
   """Runs what is left of a search, in a folder that this process holds.
 
@@ -184,16 +212,20 @@ def carry_on(
     strategy: how.
     folder: of the run.
     stop: says when a signal has come.
+    loop: what runs its steps, if that was made.
     carried: what a checkpoint held; default: a new search.
   """
+  loop = training.loop(problem, strategy) if loop is None else loop
+  for line in problem.notes:
+    print(one_line(line), flush=True)
   shrinking.show(problem.shrunk)
   tables.show_problem(problem)
   for line in problem.warnings:
     print(f"warning: {line}", flush=True)
   if carried is None:
-    carried = reuse.carried(problem, strategy)
+    carried = reuse.carried(problem, strategy, loop)
   carried, recorder = training.train(
-    problem, strategy.search, strategy.relaxation, folder, stop, carried
+    problem, strategy, loop, folder, stop, carried
   )
   decisions.check_ranking(problem, carried.progress.state, folder, stop)
   decision = strategy.end(carried, recorder, folder, stop)

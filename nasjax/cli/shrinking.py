@@ -47,11 +47,16 @@ def fitted(
   if not config.limit or None not in (config.width, config.image_size):
     return config, dataset, ()
   height, width, channels = data.shape(dataset.train)
+  shorter = min(height, width)
+
+  def size(side):
+    """Height and width at a resolution, the length of the shorter side."""
+    return tuple(max(1, round(n * side / shorter)) for n in (height, width))
 
   def make(width, side):
     asked = dataclasses.replace(config, width=width)
     space = parts.search_space(
-      asked, (side, side, channels), dataset.num_classes
+      asked, (*size(side), channels), dataset.num_classes
     )
     return parts.on_devices(space, devices)
 
@@ -61,16 +66,17 @@ def fitted(
   def limits(space):
     return metrics.limits(config, metrics.metrics(bare, space, devices))
 
-  sides = (config.image_size,)
+  sides = (shorter,)
   if config.image_size is None:
-    sides = resolutions(min(height, width))
+    sides = resolutions(shorter)
   widths = WIDTHS if config.width is None else (config.width,)
   found = shrink(make, limits, sides=sides, widths=widths, seed=config.seed)
   best = found[0]
+  best_size = size(best.resolution)
   config = dataclasses.replace(
-    config, width=best.width, image_size=best.resolution
+    config, width=best.width, image_size="x".join(map(str, best_size))
   )
-  dataset = data.resize(dataset, best.resolution, config.max_dataset_bytes)
+  dataset = data.resize(dataset, best_size, config.max_dataset_bytes)
   return config, dataset, found
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nasjax import data, relaxations
+from nasjax import relaxations
 from nasjax import search as searches
 from nasjax.cli import (
   decisions,
@@ -24,10 +24,10 @@ from nasjax.cli import (
 )
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
-from nasjax.search import enas
+from nasjax.search import enas, evaluation, rates
 from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
-from nasjax.types import Relaxation, Search
+from nasjax.types import Array, Metric, Relaxation, Search
 
 _GRADIENT = ("differentiable", "hybrid")
 _LEARNT = ("differentiable", "enas", "hybrid")
@@ -83,10 +83,22 @@ class Decision(NamedTuple):
   chance: tuple[str, Architecture] | None = None
 
 
+class Settings(NamedTuple):
+  """The numbers in which runs of one compiled program differ. A pytree."""
+
+  steps: Array  # f32[], of the whole search
+  learning_rate: Array  # f32[], of the weights at the start
+  arch_learning_rate: Array  # f32[]
+  arch_start: Array  # i32[], the first step that moves the architecture
+  limits: tuple[Array, ...]  # f32[] a limit, of a front f32[P]
+
+
 class Strategy(NamedTuple):
   """A search, and what follows its epochs."""
 
-  search: Search
+  search_of: Callable[[Settings], Search]  # of numbers that may be traced
+  settings: Settings  # of this run
+  search: Search  # of these settings, checked
   relaxation: Relaxation  # gives expected weights of the member's logits
   # (what the run carries, recorder, folder, stop) -> its decision; None where
   # it decides many networks and wrote them itself
@@ -124,6 +136,12 @@ def open_options() -> list[str]:
   return sorted({name for own in _OWN.values() for name in own})
 
 
+def scored(config: SearchConfig) -> int:
+  """Validation images that score a network, if no flag says how many."""
+  many = config.strategy in populations.STRATEGIES
+  return evaluation.SCORED_OF_MANY if many else evaluation.SCORED
+
+
 def build(problem: Any) -> Strategy:
   """The strategy of a `search.Problem`; raises InputError."""
   make = {
@@ -137,19 +155,52 @@ def build(problem: Any) -> Strategy:
   return make[problem.config.strategy](problem)
 
 
-def _objectives(problem):
+def _objectives(problem, bounds):
   medians = {
     n: float(np.median(problem.random_values(n))) for n in problem.costs
   }
-  return goals.make_objectives(
-    problem.config, problem.metrics, medians, problem.limits
+  return goals.make_objectives(problem.config, problem.metrics, medians, bounds)
+
+
+def _settings(problem) -> Settings:
+  """The settings of a `search.Problem`."""
+  config, steps = problem.config, problem.steps
+  limits = [bound for _, bound in problem.limits]
+  if problem.members:
+    limits = [
+      [bounds[i][1] for bounds in problem.members] for i in range(len(limits))
+    ]
+  return Settings(
+    jnp.float32(steps),
+    jnp.float32(config.learning_rate),
+    jnp.float32(config.arch_learning_rate or 0.0),
+    jnp.int32(round(config.warmup * steps)),
+    tuple(jnp.asarray(v, jnp.float32) for v in limits),
   )
 
 
-def _weight_options(problem) -> dict[str, Any]:
+def _strategy(problem, search_of, relaxation, end, inherit) -> Strategy:
+  own = _settings(problem)
+  return Strategy(search_of, own, search_of(own), relaxation, end, inherit)
+
+
+def _bounds(problem, settings) -> list[tuple[Metric, Array]]:
+  """(metric, limit) of each limit; of a front one of a member's."""
+  return [
+    (metric, limit if limit.ndim == 0 else limit[0])
+    for (metric, _), limit in zip(problem.limits, settings.limits, strict=True)
+  ]
+
+
+def _arch_start(problem, settings) -> int | Array:
+  """The first step that moves the architecture; 0 where none waits."""
+  return settings.arch_start if problem.config.warmup else 0
+
+
+def _weight_options(problem, settings) -> dict[str, Any]:
   """How the weights of any supernet are trained."""
   config = problem.config
-  rate = optax.cosine_decay_schedule(config.learning_rate, problem.steps)
+  rate = rates.cosine(settings.learning_rate, settings.steps)
   return dict(
     optimizer=default_optimizer(rate),
     remat={"auto": None, "on": True, "off": False}[config.remat],
@@ -160,12 +211,7 @@ def _weight_options(problem) -> dict[str, Any]:
 
 def _decision(problem, relaxation, state, decide, stop) -> Decision:
   """Decides by `decide(weights, accuracy)`, scored at the shared weights."""
-  score = searches.supernet_accuracy(
-    problem.space,
-    training.variables(problem, state),
-    problem.valid,
-    data.statistics(problem.train),
-  )
+  score = training.scorer(problem, state)
 
   def accuracy(architecture):
     stop.check()
@@ -177,36 +223,42 @@ def _decision(problem, relaxation, state, decide, stop) -> Decision:
 
 
 def _differentiable(problem) -> Strategy:
-  config, steps = problem.config, problem.steps
-  relaxation = parts.relaxation(config, problem.space, steps)
-  objectives, preference = _objectives(problem)
-  options = dict(
-    **_weight_options(problem),
-    relaxation=relaxation,
-    objectives=objectives,
-    weighting=parts.weighting(config),
-    constraints=goals.make_constraints(config, problem.limits, steps),
-    hypergradient=parts.hypergradient(config),
-    arch_optimizer=optax.adam(config.arch_learning_rate, b1=0.5, b2=0.999),
-    arch_start=round(config.warmup * steps),
-  )
-  if not problem.members:
-    search = searches.differentiable(
-      problem.space, preference=preference, **options
+  config = problem.config
+  if problem.members and config.penalty == "objective" and problem.limits:
+    raise InputError("--penalty objective", "a front has many limits")
+
+  def search_of(settings):
+    bounds = _bounds(problem, settings)
+    objectives, preference = _objectives(problem, bounds)
+    start = _arch_start(problem, settings)
+    options = dict(
+      **_weight_options(problem, settings),
+      relaxation=parts.relaxation(config, problem.space, settings.steps),
+      objectives=objectives,
+      weighting=parts.weighting(config),
+      constraints=goals.make_constraints(config, bounds, settings.steps, start),
+      hypergradient=parts.hypergradient(config),
+      arch_optimizer=optax.adam(settings.arch_learning_rate, b1=0.5, b2=0.999),
+      arch_start=start,
     )
-  else:
-    if config.penalty == "objective" and problem.limits:
-      raise InputError("--penalty objective", "a front has many limits")
-    search = searches.differentiable_front(
+    if not problem.members:
+      return searches.differentiable(
+        problem.space, preference=preference, **options
+      )
+    return searches.differentiable_front(
       problem.space,
       members=config.front,
       limits={
-        metric.name: [bounds[i][1] for bounds in problem.members]
-        for i, (metric, _) in enumerate(problem.limits)
+        metric.name: limits
+        for (metric, _), limits in zip(
+          problem.limits, settings.limits, strict=True
+        )
       },
       preferences=[preference] * config.front,
       **options,
     )
+
+  relaxation = parts.relaxation(config, problem.space, problem.steps)
 
   def end(carried, recorder, folder, stop):
     state = carried.progress.state
@@ -225,7 +277,7 @@ def _differentiable(problem) -> Strategy:
   def inherit(member, base):
     return member._replace(logits=base.logits)
 
-  return Strategy(search, relaxation, end, inherit)
+  return _strategy(problem, search_of, relaxation, end, inherit)
 
 
 def _hybrid(problem) -> Strategy:
@@ -244,24 +296,33 @@ def _hybrid(problem) -> Strategy:
 
 
 def _enas(problem) -> Strategy:
-  config, space, steps = problem.config, problem.space, problem.steps
-  objectives, preference = _objectives(problem)
-  controller = enas.space_controller(
-    space,
-    samples=config.controller_samples,
-    entropy_weight=config.entropy_weight,
-    learning_rate=config.arch_learning_rate,
-  )
+  config, space = problem.config, problem.space
+
+  def controller_of(settings):
+    return enas.space_controller(
+      space,
+      samples=config.controller_samples,
+      entropy_weight=config.entropy_weight,
+      learning_rate=settings.arch_learning_rate,
+    )
+
+  def search_of(settings):
+    bounds = _bounds(problem, settings)
+    objectives, preference = _objectives(problem, bounds)
+    start = _arch_start(problem, settings)
+    return enas.enas(
+      space,
+      controller=controller_of(settings),
+      objectives=objectives,
+      preference=preference,
+      constraints=goals.make_constraints(config, bounds, settings.steps, start),
+      arch_start=start,
+      **_weight_options(problem, settings),
+    )
+
+  controller = controller_of(_settings(problem))
   relaxation = enas.policy(space, controller)
-  search = enas.enas(
-    space,
-    controller=controller,
-    objectives=objectives,
-    preference=preference,
-    constraints=goals.make_constraints(config, problem.limits, steps),
-    arch_start=round(config.warmup * steps),
-    **_weight_options(problem),
-  )
+  objectives, preference = _objectives(problem, problem.limits)
 
   def end(carried, recorder, folder, stop):
     del recorder, folder
@@ -285,7 +346,7 @@ def _enas(problem) -> Strategy:
     params = base.controller.params
     return member._replace(controller=member.controller._replace(params=params))
 
-  return Strategy(search, relaxation, end, inherit)
+  return _strategy(problem, search_of, relaxation, end, inherit)
 
 
 def _evolution(problem) -> Strategy:
@@ -299,12 +360,14 @@ def _evolution(problem) -> Strategy:
       n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
     }
   )
-  search = searches.differentiable(
-    problem.space,
-    relaxation=relaxation,
-    arch_start=problem.steps,
-    **_weight_options(problem),
-  )
+
+  def search_of(settings):
+    return searches.differentiable(
+      problem.space,
+      relaxation=relaxation,
+      arch_start=settings.steps,
+      **_weight_options(problem, settings),
+    )
 
   def end(carried, recorder, folder, stop):
     found = evolution.run(problem, measure, carried, recorder, folder, stop)
@@ -314,4 +377,4 @@ def _evolution(problem) -> Strategy:
     del base
     return member
 
-  return Strategy(search, relaxation, end, inherit)
+  return _strategy(problem, search_of, relaxation, end, inherit)

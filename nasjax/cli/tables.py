@@ -17,6 +17,7 @@ from nasjax.cli import populations
 from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
 
+_CLASSES = 20  # whose names are printed
 _LINES = 20  # of progress, where there is no terminal
 _CURES = {  # of a collapse
   "differentiable": "first (--warmup 0.5), drop skips while sampling"
@@ -65,6 +66,11 @@ def show_problem(problem) -> None:
     f" {problem.steps // config.epochs} steps",
     highlight=False,
   )
+  console.print(
+    f"augmentation: {config.augment}; networks are scored on"
+    f" {problem.scored} of {len(problem.valid.labels)} validation images",
+    highlight=False,
+  )
   table = Table("metric", title="the space, over random architectures")
   for name in ("minimum", "median", "maximum", "limit", "share within"):
     table.add_column(name, justify="right")
@@ -88,6 +94,19 @@ def show_problem(problem) -> None:
     )
   console.print(table)
   _show_sources(problem, console)
+
+
+def show_scoring(problem, console) -> None:
+  """What the accuracies are of, and what the network's outputs mean."""
+  console.print(
+    f"accuracies at the supernet's weights, on {problem.scored} validation"
+    " images, batch statistics of each network's own",
+    highlight=False,
+  )
+  names = list(problem.config.classes)
+  more = f" and {len(names) - _CLASSES} more" if len(names) > _CLASSES else ""
+  shown = escape(", ".join(names[:_CLASSES]))
+  console.print(f"classes: {shown}{more}", highlight=False)
 
 
 def _show_sources(problem, console) -> None:
@@ -210,10 +229,7 @@ def show_decision(problem, columns, expected, folder: Path) -> None:
   table.add_row("validation accuracy", *(f"{a:.4f}" for *_, a in columns))
   console.print(table)
   _show_sources(problem, console)
-  console.print(
-    "accuracies at the supernet's weights, on validation images",
-    highlight=False,
-  )
+  show_scoring(problem, console)
   skips, edges = spaces.count_skips(decided)
   if 2 * skips > edges:
     console.print(

@@ -16,8 +16,10 @@ from nasjax.cli import fingerprint, parts, populations, tables
 from nasjax.errors import NumbersError
 from nasjax.hardware.quantization import seen_weights
 from nasjax.search import epochs
+from nasjax.search.evaluation import supernet_accuracy
 from nasjax.search.skips import led_by_skips
 from nasjax.signals import Stop
+from nasjax.spaces.space import Architecture
 from nasjax.types import SearchState
 
 _CHUNK_SECONDS = 2.0  # how long a signal may wait, about
@@ -36,25 +38,47 @@ class Carried(NamedTuple):
     return int(self.progress.state.step) + int(generations)
 
 
-def starting(problem, made) -> Any:
-  """A function from a key to what a new search carries."""
+def loop(problem, strategy) -> epochs.Loop:
+  """What runs the steps of a search."""
   config = problem.config
-  steps = problem.steps // config.epochs
-  shape = data.shape(problem.train)
+  return epochs.prepare(
+    strategy.search_of,
+    strategy.settings,
+    problem.train,
+    problem.valid,
+    batch_size=config.batch_size,
+    augmentation=problem.augmentation,
+    most_failures=config.skip_steps,
+  )
 
-  def start(key):
-    state = made.init(key)
-    progress = epochs.begin(made, state, shape, steps, config.batch_size)
+
+def start(problem, strategy, loop: epochs.Loop) -> Carried:
+  """What a new search carries."""
+  key = jax.random.fold_in(jax.random.key(problem.config.seed), 0)
+  init = jax.jit(_init(problem, strategy))
+  state, follows = init(strategy.settings, key)
+  return Carried(epochs.begin(loop, state), np.bool_(False), follows)
+
+
+def _init(problem, strategy):
+  """(settings, key) -> (state of the search, what follows its epochs)."""
+
+  def init(settings, key):
     follows = populations.begin(problem, jax.random.fold_in(key, 1))
-    return Carried(progress, jnp.bool_(False), follows)
+    return strategy.search_of(settings).init(key), follows
 
-  return start
+  return init
 
 
-def restore(saved: checkpoint.Saved, problem, made, where: str) -> Carried:
+def restore(
+  saved: checkpoint.Saved, problem, strategy, loop: epochs.Loop, where: str
+) -> Carried:
   """What the checkpoint holds; raises InputError if it does not fit."""
-  start = starting(problem, made)
-  target = jax.eval_shape(start, jax.random.key(problem.config.seed))
+  state, follows = jax.eval_shape(
+    _init(problem, strategy), strategy.settings, jax.random.key(0)
+  )
+  progress = epochs.begin(loop, state)
+  target = Carried(progress, np.bool_(False), follows)
   return checkpoint.fit(saved, target, where)
 
 
@@ -144,8 +168,8 @@ def _cell(value) -> str:
 
 def train(
   problem,
-  made,
-  relaxation,
+  strategy,
+  loop: epochs.Loop,
   folder: Path,
   stop: Stop,
   carried: Carried | None = None,
@@ -154,8 +178,8 @@ def train(
 
   Args:
     problem: a `search.Problem`.
-    made: its search.
-    relaxation: its relaxation.
+    strategy: its `strategies.Strategy`.
+    loop: what runs its steps.
     folder: of the run.
     stop: says when a signal has come.
     carried: from a checkpoint; default: a new search.
@@ -173,8 +197,7 @@ def train(
   steps = problem.steps // config.epochs
   if carried is None:
     rows = []
-    start = starting(problem, made)
-    carried = jax.jit(start)(jax.random.fold_in(key, 0))
+    carried = start(problem, strategy, loop)
   else:
     now = carried.progress
     finished = int(now.epoch) - (int(now.done) < steps)
@@ -187,21 +210,19 @@ def train(
     epochs.check_numbers(now, config.skip_steps)
   with tables.Progress(problem, done=int(now.state.step)) as progress:
     chunks = epochs.run_chunks(
-      made,
+      loop,
       now,
-      problem.train,
-      problem.valid,
       epochs=0 if ended else config.epochs,
-      batch_size=config.batch_size,
-      augmentation=problem.augmentation,
       key=jax.random.fold_in(key, 1),
-      most_failures=config.skip_steps,
       seconds=min(_CHUNK_SECONDS, 60.0 * config.checkpoint_minutes),
     )
     for now in chunks:
       carried = carried._replace(progress=now)
-      if _after_chunk(carried, problem, relaxation, recorder, progress, stop):
-        carried = carried._replace(ended=jnp.bool_(True))
+      ended = _after_chunk(
+        carried, problem, strategy.relaxation, recorder, progress, stop
+      )
+      if ended:
+        carried = carried._replace(ended=np.bool_(True))
         progress.say(
           f"stopped after epoch {int(now.epoch)}: skips lead at least"
           f" {config.stop_on_skips:.0%} of the edges (--stop-on-skips)"
@@ -233,7 +254,7 @@ def _after_chunk(
     or stop.signal is not None
     or recorder.due(config.checkpoint_minutes)
   ):
-    recorder.save(carried._replace(ended=jnp.bool_(ended)), progress.log)
+    recorder.save(carried._replace(ended=np.bool_(ended)), progress.log)
   epochs.check_numbers(now, config.skip_steps)
   stop.check()
   return ended
@@ -251,6 +272,18 @@ def variables(problem, state) -> dict[str, Any]:
   found = state.shared.variables
   low_bits = parts.low_bits(problem.config)
   return {**found, "params": seen_weights(found["params"], low_bits)}
+
+
+def scorer(problem, state) -> Callable[[Architecture], float]:
+  """Architectures to accuracy on validation images, at a state's weights."""
+  return supernet_accuracy(
+    problem.space,
+    variables(problem, state),
+    problem.train,
+    problem.valid,
+    data.statistics(problem.train),
+    most=problem.scored,
+  )
 
 
 def expected(relaxation, state) -> dict[str, np.ndarray]:

@@ -6,19 +6,21 @@ augmented, so that the zeros of a crop's border and of a cutout are the mean.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax.data.inputs import Images, chunks
+from nasjax.errors import InputError, nearest
+from nasjax.reader import whole
 from nasjax.types import Batch
 
-if TYPE_CHECKING:
-  from nasjax.data.datasets import Images
+AUTO = "auto"
 
 _LEVELS = 255.0
-_CHUNK = 4096
+_ROUNDING = 1e-12
 
 
 class Augmentation(NamedTuple):
@@ -35,35 +37,129 @@ class Augmentation(NamedTuple):
   cutout: int = 0
 
 
+def default_augmentation(image_shape: tuple[int, int, int]) -> Augmentation:
+  """What harms no images of a shape [H, W, C]: a crop of an eighth.
+
+  Mirroring is left out, as it makes another image of a digit, a letter or a
+  sign.
+  """
+  return Augmentation(crop=min(image_shape[:2]) // 8)
+
+
+def resolve_augmentation(
+  asked: str | Augmentation,
+  image_shape: tuple[int, int, int],
+  auto: Augmentation | None = None,
+) -> Augmentation:
+  """The augmentation that `--augment` asks for.
+
+  Args:
+    asked: `auto`; `none`; or some of `flip`, `crop`, `crop=PIXELS`, `cutout`
+      and `cutout=PIXELS` with commas or spaces between them. A crop is of an
+      eighth of the shorter side and at least of one pixel, and a cutout has
+      half of the height for a side, if no pixels are said.
+    image_shape: [H, W, C] of the images.
+    auto: what `auto` means; `default_augmentation` if it is None.
+
+  Raises:
+    InputError: a name is unknown or stands there twice, or pixels are no
+      whole number from 0 to the longer side.
+  """
+  if isinstance(asked, Augmentation):
+    asked = augmentation_text(asked)
+  if asked.strip() == AUTO:
+    return default_augmentation(image_shape) if auto is None else auto
+  height, width, _ = image_shape
+  sizes = {"flip": True, "crop": max(1, min(height, width) // 8)}
+  sizes["cutout"] = height // 2
+  chosen: dict[str, int] = {}
+  for word in asked.replace(",", " ").split():
+    name, equals, pixels = word.partition("=")
+    if word == "none":
+      continue
+    if name not in sizes or (equals and name == "flip"):
+      fix = nearest(name, [*sizes, "none", AUTO])
+      raise InputError("--augment", f"unknown name {word[:40]!r}", fix)
+    if name in chosen:
+      raise InputError("--augment", f"{name!r} stands there twice")
+    chosen[name] = sizes[name]
+    if equals:
+      chosen[name] = whole(
+        pixels, f"--augment {name}", low=0, high=max(height, width)
+      )
+  return Augmentation(**chosen)
+
+
+def augmentation_text(augmentation: Augmentation) -> str:
+  """A text from which `resolve_augmentation` makes the same again."""
+  words = ["flip"] if augmentation.flip else []
+  for name in ("crop", "cutout"):
+    pixels = getattr(augmentation, name)
+    words += [f"{name}={pixels}"] if pixels else []
+  return " ".join(words) or "none"
+
+
+def scaled(
+  augmentation: Augmentation,
+  old: tuple[int, int, int],
+  new: tuple[int, int, int],
+) -> Augmentation:
+  """What suited images of one shape, for the same ones at another size."""
+  if augmentation == default_augmentation(old):
+    return default_augmentation(new)
+  before, after = min(old[:2]), min(new[:2])
+  flip, *sizes = augmentation
+  return Augmentation(flip, *(pixels * after // before for pixels in sizes))
+
+
 def statistics(images: Images) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and deviation of every channel, pixels counted from 0 to 1.
+  """Mean and deviation of every channel; pixels are counted from 0 to 1.
 
   Give the part that trains the weights, so that nothing of the others leaks.
 
   Args:
-    images: uint8[N,H,W,C] and labels, at least one row.
+    images: uint8 or f32 [N,H,W,C] and labels, at least one row.
 
   Returns:
-    mean f32[C] and std f32[C]; std is at least one gray level, 1/255.
+    mean f32[C] and std f32[C]; std is at least one gray level, 1/255, of
+    pixels, and 1 instead of 0 of other values.
 
   Raises:
     ValueError: there is no image.
   """
   pixels = images.images
+  if not len(pixels):
+    raise ValueError("statistics need at least one image")
+  of = _of_pixels if pixels.dtype == np.uint8 else _of_values
+  mean, std = of(np.asarray(pixels))
+  return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _of_pixels(pixels):
   counts = np.zeros((pixels.shape[-1], 256), np.int64)
   # Counting levels is exact, whatever the order, and needs no float copy.
-  for start in range(0, len(pixels), _CHUNK):
+  for rows in chunks(pixels):
     for channel, count in enumerate(counts):
-      part = pixels[start : start + _CHUNK, ..., channel]
+      part = pixels[rows, ..., channel]
       count += np.bincount(part.ravel(), minlength=256)
-  if not counts.sum():
-    raise ValueError("statistics need at least one image")
   weights = counts / counts.sum(axis=1, keepdims=True)
   levels = np.arange(256) / _LEVELS
   mean = weights @ levels
   variance = (weights * (levels - mean[:, None]) ** 2).sum(axis=1)
-  std = np.maximum(np.sqrt(variance), 1 / _LEVELS)
-  return mean.astype(np.float32), std.astype(np.float32)
+  return mean, np.maximum(np.sqrt(variance), 1 / _LEVELS)
+
+
+def _of_values(values):
+  """The mean first: a difference of sums of squares would lose its digits."""
+  channels = values.shape[-1]
+  count = values.size // channels
+  parts = [values[rows].reshape(-1, channels) for rows in chunks(values)]
+  mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / count
+  squares = sum(((part - mean) ** 2).sum(axis=0) for part in parts)
+  std = np.sqrt(squares / count)
+  # The rounding of the mean is no deviation, nor what float32 takes for 0.
+  varies = (std > _ROUNDING * np.abs(mean)) & (std.astype(np.float32) > 0)
+  return mean, np.where(varies, std, 1.0)
 
 
 def normalize(
@@ -71,10 +167,11 @@ def normalize(
   mean: jax.Array | np.ndarray,
   std: jax.Array | np.ndarray,
 ) -> jax.Array:
-  """Scales uint8[...,C] to f32[...,C]: mean 0 and deviation 1 a channel.
+  """Scales images to f32[...,C]: mean 0 and deviation 1 a channel.
 
   Args:
-    images: uint8[...,C].
+    images: uint8[...,C], which are counted from 0 to 1, or f32[...,C], which
+      are values as they are.
     mean: f32[C], as `statistics` gives it.
     std: f32[C], not 0.
   """
@@ -82,7 +179,10 @@ def normalize(
   shape = (1,) * (images.ndim - 1) + (-1,)
   mean = jnp.asarray(mean, jnp.float32).reshape(shape)
   std = jnp.asarray(std, jnp.float32).reshape(shape)
-  return (images.astype(jnp.float32) / _LEVELS - mean) / std
+  values = images.astype(jnp.float32)
+  # The dtype is static, so that a compiled program has one of the two.
+  values = values / _LEVELS if images.dtype == jnp.uint8 else values
+  return (values - mean) / std
 
 
 def gather(
@@ -94,7 +194,7 @@ def gather(
   """Takes rows of a set that lies on the device, and scales them.
 
   Args:
-    images: uint8[N,H,W,C] and labels int32[N].
+    images: uint8 or f32 [N,H,W,C] and labels int32[N].
     indices: i32[B], each from 0 to N-1.
     mean: f32[C].
     std: f32[C].

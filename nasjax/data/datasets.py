@@ -1,48 +1,50 @@
-"""Images and labels from files, checked, and split so that nothing leaks.
+"""Images and labels, checked as a whole and put together so nothing leaks.
 
 All of it is numpy on the host. Files are data, never code: pickled files are
 refused, every declared size is checked against a limit and against what is
-there before it is allocated.
+there before it is allocated. Whatever the source is, its rows come here in its
+own order and leave in the order of `inputs.order`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from nasjax.data import binary, folder, npz
-from nasjax.data.augmentation import Augmentation
-from nasjax.errors import InputError, nearest
-
-MAX_BYTES = 4 * 2**30
-NAMES = ("digits", "fashion-mnist")
-FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
-FASHION_MNIST_VARIABLE = "NASJAX_FASHION_MNIST"
+from nasjax.data import arrays, duplicates, labels, resizing, sources, splits
+from nasjax.data.augmentation import (
+  Augmentation,
+  default_augmentation,
+  scaled,
+)
+from nasjax.data.binary import check_size
+from nasjax.data.inputs import Images, joined, order, shape, take
+from nasjax.data.parts import MAX_BYTES, Options, Part, Source, listed, options
+from nasjax.errors import InputError, one_line
 
 _HELD_OUT = 0.2
-_MAX_SIDE = 4096
-_FASHION_CLASSES = (
-  "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
-)
-_FORMS = (
-  "give digits, fashion-mnist, a .npz file, or a folder of IDX files, of"
-  " CIFAR-10's .bin files or of one sub-folder of images a class"
-)
-
-
-class Images(NamedTuple):
-  """Images uint8[N,H,W,C] and their labels int32[N]."""
-
-  images: np.ndarray
-  labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-  """A training set, perhaps a test set, and what suits them."""
+  """A training set, perhaps others, and what suits them.
+
+  Rows of every set are in the order of `inputs.order`.
+
+  Attributes:
+    name: of the data.
+    train: the training set.
+    test: the test set, or None.
+    num_classes: K.
+    class_names: K names, by label.
+    augmentation: what suits the images.
+    valid: the validation set of a source that has one, or None.
+    groups: int32[N], the groups of the training rows, or None.
+    notes: lines for the user; warnings start with "warning: ".
+    background: the colour that transparent pixels were laid on: white, grey,
+      black or RRGGBB.
+  """
 
   name: str
   train: Images
@@ -50,30 +52,49 @@ class Dataset(NamedTuple):
   num_classes: int
   class_names: tuple[str, ...]
   augmentation: Augmentation
-
-
-def shape(images: Images) -> tuple[int, int, int]:
-  """Height, width and channels of one image."""
-  height, width, channels = images.images.shape[1:]
-  return height, width, channels
+  valid: Images | None = None
+  groups: np.ndarray | None = None
+  notes: tuple[str, ...] = ()
+  background: str = "white"
 
 
 def load(
-  source: str, *, image_size: int | None = None, max_bytes: int = MAX_BYTES
+  source: str,
+  *,
+  image_size: int | tuple[int, int] | None = None,
+  resize_mode: str = "stretch",
+  background: str | None = None,
+  channels_in: int | None = None,
+  group_by: str | None = None,
+  skip_broken: bool = False,
+  keep_duplicates: bool = False,
+  max_bytes: int = MAX_BYTES,
 ) -> Dataset:
   """Loads what `--data` names.
 
   Args:
     source: `digits` (in scikit-learn, 8x8x1), `fashion-mnist` (in Debian's
       dataset-fashion-mnist, 28x28x1), or a path to
-      - a .npz with x_train, y_train and perhaps x_test, y_test: uint8
-        [N,H,W,C] or [N,H,W] and whole labels from 0; other keys are not read;
+      - a .npz with x_train, y_train and perhaps x_test, y_test, group_train:
+        [N,H,W,C] or [N,H,W], uint8 pixels, or floats or signed whole numbers
+        that are taken as they are; whole labels; whole numbers or strings as
+        groups [N]; other keys are not read;
       - a folder with the four IDX files, plain or .gz;
       - a folder with CIFAR-10's binary version;
       - a folder with a sub-folder of images for each class, or with train/ and
-        test/ that hold these.
-    image_size: side in pixels to which images are resized, bilinearly over
-      all that a pixel covers.
+        test/ and val/ that hold these.
+    image_size: side in pixels, or height and width, to which images are
+      resized, bilinearly over all that a pixel covers.
+    resize_mode: `stretch`, `pad` or `crop`, where proportions differ.
+    background: white, grey, black or RRGGBB under transparent pixels of image
+      files; None is white, or grey if white hides what the pictures show.
+    channels_in: 1 or 3 to make all images gray or coloured; None takes the
+      source's.
+    group_by: a regular expression that is searched in the names of image
+      files; equal matches (of its first group, if it has one) stay together
+      in every split.
+    skip_broken: leave out image files that cannot be read.
+    keep_duplicates: keep training rows that stand in the test set too.
     max_bytes: most bytes that the decoded images and labels may have.
 
   Returns:
@@ -84,270 +105,278 @@ def load(
   Raises:
     InputError: there is no such source, or something is wrong with it.
   """
-  if image_size is not None and not 1 <= image_size <= _MAX_SIDE:
-    raise InputError(
-      "--image-size", f"{image_size} is not between 1 and {_MAX_SIDE}"
+  asked = options(
+    image_size=image_size,
+    resize_mode=resize_mode,
+    background=background,
+    channels_in=channels_in,
+    group_by=group_by,
+    skip_broken=skip_broken,
+    keep_duplicates=keep_duplicates,
+    max_bytes=max_bytes,
+  )
+  return _built(sources.read(source, asked), asked)
+
+
+def dataset(
+  train: Images,
+  test: Images | None = None,
+  *,
+  valid: Images | None = None,
+  groups: np.ndarray | None = None,
+  class_names: Sequence[str] = (),
+  name: str = "arrays",
+  keep_duplicates: bool = False,
+) -> Dataset:
+  """A data set of arrays, checked and ordered as `load` does.
+
+  Args:
+    train: [N,H,W,C] or [N,H,W], uint8 pixels, or floats or signed whole
+      numbers that are taken as they are; and whole labels [N].
+    test: the same, or None.
+    valid: the same, or None.
+    groups: whole numbers or strings [N], or None.
+    class_names: names which the labels count from 0; without any the labels
+      are numbered in order of value and are the names.
+    name: of the data.
+    keep_duplicates: keep training rows that stand in another set too.
+
+  Raises:
+    InputError: something is wrong with them.
+  """
+  parts = {}
+  for key, given in (("train", train), ("test", test), ("valid", valid)):
+    if given is not None:
+      images, of = (np.asarray(array) for array in given)
+      names = (f"{name} {key} images", f"{name} {key} labels")
+      parts[key] = Part(*arrays.checked(images, of, *names), *names)
+  if groups is not None:
+    numbers = arrays.groups(
+      np.asarray(groups), len(parts["train"].labels), f"{name} groups"
     )
-  where, path = f"--data {source}", Path(source)
-  if source == "digits":
-    dataset = _digits()
-    binary.check_size(where, _bytes(dataset), max_bytes)
-  elif source == "fashion-mnist":
-    dataset = _fashion_mnist(max_bytes)
-  elif path.suffix.lower() in (".pkl", ".pickle"):
-    raise _pickled(where)
-  elif os.path.isdir(source):
-    dataset = _folder(path, image_size, max_bytes)
-  elif path.suffix.lower() == ".npz":
-    train, test = npz.read_npz(path, max_bytes)
-    dataset = _dataset(path, path.stem, train, test)
-    if test is not None:
-      names = (f"{path}:x_train", f"{path}:x_test")
-      check_disjoint(dataset.train, dataset.test, names)
-  elif os.path.exists(source):
-    raise InputError(where, "is not a file of a kind that is read", _FORMS)
-  else:
-    raise InputError(
-      where,
-      "is neither a known data set nor a file or folder",
-      f"{_FORMS}; {nearest(source, NAMES)}",
-    )
-  if image_size is None:
-    return dataset
-  return resize(dataset, image_size, max_bytes)
+    parts["train"] = parts["train"]._replace(groups=numbers)
+  source = Source(name, name, **parts, class_names=tuple(class_names))
+  return _built(source, Options(keep_duplicates=keep_duplicates))
 
 
 def resize(
-  dataset: Dataset, image_size: int, max_bytes: int = MAX_BYTES
+  dataset: Dataset,
+  image_size: int | tuple[int, int],
+  max_bytes: int = MAX_BYTES,
+  resize_mode: str = "stretch",
 ) -> Dataset:
   """The data at another resolution.
 
-  Training rows that become equal to test rows are left out.
+  Training rows that become equal to rows of the other sets are left out, and
+  so are validation rows that become equal to test rows.
 
   Args:
     dataset: of images of any shape.
-    image_size: side in pixels of the square that they become.
+    image_size: side in pixels, or height and width, that they get.
     max_bytes: most bytes that the images may have.
+    resize_mode: `stretch`, `pad` or `crop`.
 
   Raises:
-    InputError: they would have more.
+    InputError: they would have more, or the mode is unknown.
   """
-  height, width, channels = shape(dataset.train)
-  if (height, width) == (image_size, image_size):
+  asked = options(
+    image_size=image_size, resize_mode=resize_mode, max_bytes=max_bytes
+  )
+  old = shape(dataset.train)
+  if old[:2] == asked.image_size:
     return dataset
-  sets = [s for s in (dataset.train, dataset.test) if s is not None]
-  count = sum(len(s.labels) for s in sets)
-  binary.check_size(
-    f"--image-size {image_size}", count * image_size**2 * channels, max_bytes
-  )
-  found = [
-    s._replace(images=folder.resized(s.images, image_size)) for s in sets
-  ]
-  if dataset.test is None:
-    return dataset._replace(train=found[0])
-  made = dataset._replace(train=found[0], test=found[1])
-  return _without_test_rows(made)
-
-
-def check_disjoint(
-  a: Images, b: Images, names: tuple[str, str] = ("train", "test")
-) -> None:
-  """Refuses two sets that share a row: the same image with the same label.
-
-  Args:
-    a: uint8[N,H,W,C], int32[N].
-    b: uint8[M,H,W,C], int32[M].
-    names: what the message calls them.
-
-  Raises:
-    InputError: says how many rows of `b` stand in `a`, and the first pair.
-  """
-  if shape(a) != shape(b):
-    return
-  in_a, in_b = _numbers(a, b)
-  shared = np.flatnonzero(np.isin(in_b, in_a))
-  if shared.size:
-    raise InputError(
-      f"{names[0]} and {names[1]}",
-      f"{shared.size} of {len(in_b)} rows of {names[1]} stand in {names[0]} too"
-      f" (same image, same label), first row {shared[0]}, which is row"
-      f" {np.flatnonzero(in_a == in_b[shared[0]])[0]} of {names[0]}",
-      "remove them from one of the two",
+  before = {
+    key: Part(*images, name=key)
+    for key in ("train", "test", "valid")
+    if (images := getattr(dataset, key)) is not None
+  }
+  after, notes = _resized(before, asked)
+  kept = {key: np.ones(len(part.labels), bool) for key, part in after.items()}
+  # What a user chose to keep before is no matter of the size.
+  for one, two in _pairs(after):
+    stood, stands = (
+      np.isin(*duplicates.numbers(parts[one], parts[two]))
+      for parts in (before, after)
     )
-
-
-def split(
-  images: Images, *, seed: int, fraction: float = 0.5
-) -> tuple[Images, Images]:
-  """Splits a set in two by a seeded permutation.
-
-  Rows of the same image and label always go to the same part, so the parts
-  are disjoint by content too, and their sizes may then be off by a few rows.
-  Each part keeps the order of the rows.
-
-  Args:
-    images: uint8[N,H,W,C], int32[N].
-    seed: of the permutation, 0 or more.
-    fraction: of the rows that go to the first part, between 0 and 1.
-
-  Raises:
-    ValueError: `fraction` or `seed` is out of range.
-    InputError: there are no two different rows.
-  """
-  if not 0 < fraction < 1:
-    raise ValueError(f"fraction {fraction} must lie between 0 and 1")
-  if seed < 0:
-    raise ValueError(f"seed {seed} must be 0 or more")
-  (numbers,) = _numbers(images)
-  first = _first_part(numbers, np.random.default_rng(seed), fraction)
-  if not first.any():
-    raise InputError(
-      "--data", "has no two different images, so it cannot be split"
-    )
-  return _rows(images, first), _rows(images, ~first)
-
-
-def _bytes(dataset):
-  sets = [s for s in (dataset.train, dataset.test) if s is not None]
-  return sum(s.images.nbytes + s.labels.nbytes for s in sets)
-
-
-def _rows(images, chosen):
-  return Images(images.images[chosen], images.labels[chosen])
-
-
-def _numbers(*sets):
-  """int64[N] a set: the same number where image and label are the same."""
-  known: dict[tuple[bytes, int], int] = {}
-  numbers = []
-  for images, labels in sets:
-    rows = []
-    for image, label in zip(np.asarray(images), labels, strict=True):
-      mark = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-      rows.append(known.setdefault((mark, int(label)), len(known)))
-    numbers.append(np.array(rows, np.int64))
-  return numbers
-
-
-def _first_part(numbers, generator, fraction):
-  """bool[N]: all rows of some numbers, `fraction` of N; none if all are one."""
-  _, inverse, counts = np.unique(
-    numbers, return_inverse=True, return_counts=True
-  )
-  order = generator.permutation(len(counts))
-  sizes = np.cumsum(counts[order])
-  taken = int(np.argmin(np.abs(sizes - fraction * len(numbers)))) + 1
-  return np.isin(inverse, order[: min(taken, len(counts) - 1)])
-
-
-def _hold_out(images):
-  """A fixed fifth of each class as the test set, disjoint by content."""
-  (numbers,), generator = _numbers(images), np.random.default_rng(0)
-  held = np.zeros(len(numbers), bool)
-  for label in np.unique(images.labels):
-    rows = np.flatnonzero(images.labels == label)
-    held[rows] = _first_part(numbers[rows], generator, _HELD_OUT)
-  return _rows(images, ~held), _rows(images, held) if held.any() else None
-
-
-def _dataset(where, name, train, test, class_names=()):
-  """Checks what a reader returned and puts it together."""
-  sets = [Images(*pair) for pair in (train, test) if pair is not None]
-  if shape(sets[0]) != shape(sets[-1]):
-    raise InputError(
-      where, f"train has {shape(sets[0])} images, test {shape(sets[1])}"
-    )
-  low = min(int(s.labels.min()) for s in sets)
-  high = max(int(s.labels.max()) for s in sets)
-  if low < 0:
-    raise InputError(where, f"label {low} is negative", "number them from 0")
-  if high >= folder.MAX_CLASSES:
-    raise InputError(
-      where,
-      f"label {high} is too high, at most {folder.MAX_CLASSES - 1} is taken",
-    )
-  if low == high:
-    raise InputError(where, "has only one class, two or more are needed")
-  sets = [Images(s.images, s.labels.astype(np.int32)) for s in sets]
-  names = tuple(class_names) or tuple(str(i) for i in range(high + 1))
-  height, width, channels = shape(sets[0])
-  augmentation = Augmentation(channels == 3, crop=min(height, width) // 8)
-  held = sets[1] if test is not None else None
-  return Dataset(name, sets[0], held, len(names), names, augmentation)
-
-
-def _without_test_rows(dataset):
-  """Drops from a published training set the rows that stand in the test set.
-
-  A user can not be asked to mend them, and the test set must stay as published
-  for results to compare.
-  """
-  train, test = _numbers(dataset.train, dataset.test)
-  kept = ~np.isin(train, test)
-  return dataset._replace(train=_rows(dataset.train, kept))
-
-
-def _digits():
-  import sklearn.datasets
-
-  digits = sklearn.datasets.load_digits()
-  pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-  dataset = _dataset(
-    "digits", "digits", (pixels[..., None], digits.target), None
-  )
-  train, test = _hold_out(dataset.train)
-  return dataset._replace(train=train, test=test)
-
-
-def _fashion_mnist(max_bytes):
-  path = Path(os.environ.get(FASHION_MNIST_VARIABLE) or FASHION_MNIST)
-  if not any(binary.idx_path(path, name) for name in binary.IDX_FILES):
-    raise InputError(
-      "--data fashion-mnist",
-      f"{path} holds no IDX files",
-      "`apt install dataset-fashion-mnist`, or name a folder with the four IDX"
-      f" files in {FASHION_MNIST_VARIABLE}",
-    )
-  train, test = binary.read_idx(path, max_bytes)
-  dataset = _without_test_rows(_dataset(path, "", train, test))
-  if dataset.num_classes != 10:
-    raise InputError(path, "is not Fashion-MNIST: it has 10 classes")
+    kept[one] &= stood | ~stands
+  for key, rows in kept.items():
+    if not rows.all():
+      notes += (
+        f"{(~rows).sum()} {key} images become equal to others that must stay"
+        " unknown at this size, and are left out",
+      )
+  sets, groups = _arranged(after, kept, dataset.groups)
+  new = shape(sets["train"])
   return dataset._replace(
-    name="fashion-mnist",
-    class_names=tuple(_FASHION_CLASSES.split(",")),
-    augmentation=Augmentation(flip=True, crop=2),
+    **sets,
+    groups=groups,
+    augmentation=scaled(dataset.augmentation, old, new),
+    notes=dataset.notes + tuple(one_line(note) for note in notes),
   )
 
 
-def _folder(path, image_size, max_bytes):
-  """Loads a folder by what stands in it."""
-  names, title = [e.name for e in folder.entries(path)], path.resolve().name
-  if any(n.startswith("data_batch_") and n.endswith(".bin") for n in names):
-    train, test = binary.read_cifar(path, max_bytes)
-    dataset = _dataset(path, "cifar-10", train, test, binary.CIFAR_CLASSES)
-    augmentation = Augmentation(flip=True, crop=4, cutout=8)
-    return _without_test_rows(dataset._replace(augmentation=augmentation))
-  if "data_batch_1" in names or "batches.meta" in names:
-    raise _pickled(f"--data {path}")
-  if any(n.removesuffix(".gz") in binary.IDX_FILES for n in names):
-    train, test = binary.read_idx(path, max_bytes)
-    return _without_test_rows(_dataset(path, title, train, test))
-  if not folder.folders(path):
-    raise InputError(f"--data {path}", "holds no data that is read", _FORMS)
-  classes, train, test = folder.read_images(path, image_size, max_bytes)
-  dataset = _dataset(path, title, train, test, classes)
-  if test is None:
-    train, test = _hold_out(dataset.train)
-    return dataset._replace(train=train, test=test)
-  parts = (str(path / "train"), str(path / "test"))
-  check_disjoint(dataset.train, dataset.test, parts)
-  return dataset
+def everything(dataset: Dataset) -> Images:
+  """All that may be trained on in the end: train, and valid if there is one."""
+  if dataset.valid is None:
+    return dataset.train
+  return joined(dataset.train, dataset.valid)
 
 
-def _pickled(where):
-  return InputError(
-    where,
-    "is pickled, and reading a pickled file can run code hidden in it",
-    "get the binary version of CIFAR-10 (cifar-10-binary.tar.gz, unpacked), or"
-    " save the arrays with numpy.savez",
+def _pairs(parts):
+  """(set, set that must stay unknown to it), the most precious ones first."""
+  every = (("train", "test"), ("valid", "test"), ("train", "valid"))
+  return [pair for pair in every if all(key in parts for key in pair)]
+
+
+def _built(source, asked):
+  """The one way from a source's rows to a data set."""
+  parts = {
+    key: part
+    for key in ("train", "test", "valid")
+    if (part := getattr(source, key)) is not None
+  }
+  _check_alike(source.where, parts)
+  if asked.channels_in is not None:
+    parts = {
+      key: part._replace(
+        images=arrays.in_channels(part.images, asked.channels_in, part.name)
+      )
+      for key, part in parts.items()
+    }
+  old, notes = shape(parts["train"]), source.notes
+  if asked.image_size not in (None, old[:2]):
+    parts, more = _resized(parts, asked)
+    notes += more
+  keys = list(parts)
+  numbers, class_names, more = labels.numbered(
+    parts["train"], [parts[key] for key in keys[1:]], source.class_names
   )
+  notes += more
+  parts = {
+    key: parts[key]._replace(labels=number)
+    for key, number in zip(keys, numbers, strict=True)
+  }
+  kept, more = _without_duplicates(parts, class_names, asked.keep_duplicates)
+  notes += more
+  if source.hold_out and "test" not in parts:
+    parts, kept, more = _hold_out(parts, kept, class_names)
+    notes += more
+  sets, groups = _arranged(parts, kept, parts["train"].groups)
+  new = shape(sets["train"])
+  augmentation = default_augmentation(new)
+  if source.augmentation is not None:
+    augmentation = scaled(source.augmentation, old, new)
+  return Dataset(
+    source.name,
+    sets["train"],
+    sets.get("test"),
+    len(class_names),
+    class_names,
+    augmentation,
+    sets.get("valid"),
+    groups,
+    tuple(one_line(note) for note in notes),
+    source.background,
+  )
+
+
+def _check_alike(where, parts):
+  first = parts["train"]
+  for key, part in parts.items():
+    if shape(part) != shape(first):
+      raise InputError(
+        where, f"train has {shape(first)} images, {key} {shape(part)}"
+      )
+    if part.images.dtype != first.images.dtype:
+      raise InputError(
+        where,
+        f"train has {first.images.dtype} images, {key} {part.images.dtype}",
+        "save both as pixels of 0 to 255, or both as float values",
+      )
+
+
+def _resized(parts, asked):
+  height, width, channels = shape(parts["train"])
+  count = sum(len(part.labels) for part in parts.values())
+  row = channels * parts["train"].images.itemsize
+  row *= asked.image_size[0] * asked.image_size[1]
+  check_size("--image-size", count * row, asked.max_bytes)
+  made = {
+    key: part._replace(
+      images=resizing.resized(part.images, asked.image_size, asked.resize_mode)
+    )
+    for key, part in parts.items()
+  }
+  sizes = {(height, width): count}
+  return made, resizing.notes(sizes, asked.image_size, asked.resize_mode)
+
+
+def _without_duplicates(parts, class_names, keep):
+  """Which rows of each set are kept, bool[N] each, and notes."""
+  same = dict(zip(parts, duplicates.numbers(*parts.values()), strict=True))
+  kept = {key: np.ones(len(part.labels), bool) for key, part in parts.items()}
+  notes = ()
+  for one, two in _pairs(parts):
+    # Rows that are left out already are no reason to leave out others.
+    in_one = np.where(kept[one], same[one], -1)
+    in_two = np.where(kept[two], same[two], -2)
+    found, more = duplicates.kept(
+      parts[one], parts[two], in_one, in_two, keep=keep
+    )
+    kept[one] &= found
+    notes += more
+  train, rows = parts["train"], np.flatnonzero(kept["train"])
+  bare = np.setdiff1d(train.labels, train.labels[rows])
+  if bare.size:
+    raise InputError(
+      train.name,
+      f"every image of class {class_names[bare[0]]} stands in another set too",
+    )
+  warned = duplicates.warnings(train, rows, same["train"][rows], class_names)
+  return kept, notes + warned
+
+
+def _hold_out(parts, kept, class_names):
+  """A fixed fifth of each class as the test set, disjoint by content."""
+  train, rows = parts["train"], np.flatnonzero(kept["train"])
+  whole = len(rows) == len(train.labels)
+  images = Images(
+    train.images if whole else train.images[rows], train.labels[rows]
+  )
+  held = splits.first_part(
+    images,
+    seed=0,
+    fraction=_HELD_OUT,
+    groups=None if train.groups is None else train.groups[rows],
+    both=False,
+  )
+  if not held.any():
+    return parts, kept, ("warning: no image could be held out as a test set",)
+  chosen = np.zeros(len(train.labels), bool)
+  chosen[rows[held]] = True
+  notes = ()
+  counts = np.bincount(train.labels[chosen], minlength=len(class_names))
+  present = np.bincount(train.labels, minlength=len(class_names))
+  bare = [class_names[c] for c in np.flatnonzero((counts == 0) & (present > 0))]
+  if bare:
+    notes = (
+      f"warning: {len(bare)} classes have no image in the held-out test set:"
+      f" {listed(bare)}",
+    )
+  parts = parts | {"test": train}
+  kept = kept | {"test": chosen, "train": kept["train"] & ~chosen}
+  return parts, kept, notes
+
+
+def _arranged(parts, kept, groups):
+  """The sets that are kept in their order, and the training rows' groups."""
+  sets = {}
+  for key, part in parts.items():
+    of = groups if key == "train" else None
+    images = Images(part.images, part.labels)
+    rows = order(images, of)
+    rows = rows[kept[key][rows]]
+    sets[key] = take(images, rows)
+    if of is not None:
+      groups_kept = of[rows]
+  return sets, None if groups is None else groups_kept

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
-import struct
-import warnings
-import zlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import PIL.Image
 
-from nasjax.data.binary import Pair, check_size
+from nasjax.data import pixels
+from nasjax.data.labels import MAX_CLASSES
+from nasjax.data.parts import Options, Part, Source, listed
 from nasjax.errors import InputError, nearest
-from nasjax.reader import check_file, one_problem
 
-MAX_CLASSES = 1000
-
-# Pillow reads more, but some of its readers start other programs (EPS).
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp"
+# What systems put into folders by themselves.
+_SYSTEM = ("thumbs.db", "desktop.ini", ".ds_store")
+_ROLES = {
+  "train": "train",
+  "test": "test",
+  "val": "valid",
+  "valid": "valid",
+  "validation": "valid",
+}
+
+
+class _File(NamedTuple):
+  name: str  # relative to the data's folder
+  role: str  # train, test or valid
+  label: int
 
 
 def entries(folder: Path) -> list[os.DirEntry]:
   """What stands in a folder by name, not hidden; raises InputError."""
-  try:
-    with os.scandir(folder) as found:
-      shown = [e for e in found if not e.name.startswith(".")]
-  except OSError as error:
-    raise InputError(folder, f"cannot be read: {error.strerror}") from None
-  return sorted(shown, key=lambda entry: entry.name)
+  return _listing(folder)[0]
 
 
 def folders(folder: Path) -> list[str]:
@@ -39,126 +43,181 @@ def folders(folder: Path) -> list[str]:
   return [entry.name for entry in entries(folder) if entry.is_dir()]
 
 
-def read_images(
-  path: Path, image_size: int | None, max_bytes: int
-) -> tuple[list[str], Pair, Pair | None]:
-  """Reads a folder of class folders, or of train/ and test/ that hold these.
+def _listing(folder):
+  """Entries that count, by name, and how many are a system's own files."""
+  try:
+    with os.scandir(folder) as found:
+      every = list(found)
+  except OSError as error:
+    raise InputError(folder, f"cannot be read: {error.strerror}") from None
+  own = [e for e in every if e.name.lower() in _SYSTEM]
+  shown = [e for e in every if not e.name.startswith(".") and e not in own]
+  return sorted(shown, key=lambda entry: entry.name), len(own)
+
+
+def class_order(names: Sequence[str]) -> list[str]:
+  """Class folders in order: by value if all are whole numbers, else by name."""
+  if all(name.isascii() and name.isdigit() for name in names):
+    return sorted(names, key=lambda name: (int(name), name))
+  return sorted(names)
+
+
+def read_images(path: Path, options: Options) -> Source:
+  """Reads a folder of class folders, or of train/ and others that hold these.
+
+  The others are test/ and val/ (valid/, validation/), in any case.
 
   Returns:
-    The names of the classes, train, and test if there is a test/: each images
-    uint8[N,H,W,C], C 1 if all are gray and else 3, and labels int32[N].
+    The source; images uint8[N,H,W,C], C 1 if all are gray and else 3.
 
   Raises:
     InputError: a folder or an image is not as said, or they are too large.
   """
-  parts = folders(path)
-  nested = "train" in parts and bool(folders(path / "train"))
-  for name in parts if nested else ():
-    if name not in ("train", "test"):
-      raise InputError(
-        path / name,
-        "stands beside train/, where only test/ is read",
-        "rename it to test, or move it away",
-      )
-  top = path / "train" if nested else path
-  classes = folders(top)
+  tops = _tops(path)
+  classes = class_order(folders(tops["train"]))
   if not 2 <= len(classes) <= MAX_CLASSES:
     raise InputError(
-      top,
+      tops["train"],
       f"has {len(classes)} class folders, 2 to {MAX_CLASSES} are taken",
     )
-  files = _files(top, classes, classes)
-  count = len(files)
-  if nested and "test" in parts:
-    files += _files(path / "test", folders(path / "test"), classes)
-    if len(files) == count:
-      raise InputError(path / "test", "has no class folders")
-  pixels = _pixels([file for file, _ in files], image_size, max_bytes)
-  labels = np.array([label for _, label in files], np.int32)
-  test = (pixels[count:], labels[count:]) if len(files) > count else None
-  return classes, (pixels[:count], labels[:count]), test
+  files, system = [], 0 if path in tops.values() else _listing(path)[1]
+  for role, top in tops.items():
+    found, count = _files(path, role, top, classes)
+    system, files = system + count, files + found
+  made = pixels.read(path, [file.name for file in files], options)
+  kept = [files[row] for row in made.rows]
+  _check_classes(tops, files, kept, classes)
+  groups, notes = _groups(kept, options.group_by)
+  notes = (*made.notes, *notes)
+  if system:
+    names = "Thumbs.db, desktop.ini, .DS_Store"
+    notes = (f"{system} system files are skipped ({names})", *notes)
+  sets = {}
+  start = 0
+  for role, top in tops.items():
+    chosen = [file for file in kept if file.role == role]
+    rows = slice(start, start + len(chosen))
+    start = rows.stop
+    sets[role] = Part(
+      made.pixels[rows],
+      np.array([file.label for file in chosen], np.int64),
+      str(top),
+      str(top),
+      [file.name for file in chosen],
+      groups if role == "train" else None,
+    )
+  return Source(
+    str(path),
+    path.resolve().name,
+    **sets,
+    class_names=tuple(classes),
+    hold_out="test" not in tops,
+    background=made.background,
+    notes=notes,
+  )
 
 
-def _files(top, names, classes):
-  """(path, label) of every image; each folder of `names` has one."""
-  files = []
+def _tops(path):
+  """The folder of each role; of train alone where it is the folder itself."""
+  names = folders(path)
+  nested = any(n.lower() == "train" and folders(path / n) for n in names)
+  if not nested:
+    return {"train": path}
+  tops = {}
+  for name in names:
+    role = _ROLES.get(name.lower())
+    if role is None:
+      raise InputError(
+        path / name,
+        "stands beside train/, where only test/ and val/ are read",
+        "rename it to test or val, or move it away",
+      )
+    if role in tops:
+      raise InputError(
+        path / name, f"stands beside {tops[role].name}/, which is the same"
+      )
+    tops[role] = path / name
+  return {r: tops[r] for r in ("train", "test", "valid") if r in tops}
+
+
+def _files(root, role, top, classes):
+  """Every image of a role, and how many system files stand beside them."""
+  files, (shown, system) = [], _listing(top)
+  names = [entry.name for entry in shown if entry.is_dir()]
+  if not names:
+    raise InputError(top, "has no class folders")
   for name in names:
     if name not in classes:
       raise InputError(
         top / name, "is no class of train/", nearest(name, classes)
       )
-    paths = [Path(entry.path) for entry in entries(top / name)]
-    if not paths:
+    found, count = _listing(top / name)
+    system += count
+    if not found:
       raise InputError(top / name, "is a class folder without images")
-    for path in paths:
+    for entry in found:
+      path = Path(entry.path)
       if path.suffix.lower() not in _SUFFIXES.split():
         raise InputError(path, "is not an image", f"known: {_SUFFIXES}")
-    files += [(path, classes.index(name)) for path in paths]
-  return files
+      name_in = str(path.relative_to(root))
+      files.append(_File(name_in, role, classes.index(name)))
+  return files, system
 
 
-def _pixels(paths, image_size, max_bytes):
-  """uint8[N,H,W,C]; the heads are read first, to know the size of it all."""
-  modes, size = set(), None
-  for path in paths:
-    with _opened(path, max_bytes) as image:
-      mode, found = image.mode, image.size
-      if mode[0] in "IF":
-        raise ValueError(f"has {mode} pixels, 8 bits a channel are expected")
-    modes.add(mode)
-    size = size or found
-    if image_size is None and found != size:
+def _check_classes(tops, files, kept, classes):
+  """Refuses a class folder of which no file can be read."""
+  left = {(file.role, file.label) for file in kept}
+  for file in files:
+    if (file.role, file.label) not in left:
       raise InputError(
-        path,
-        f"is {found[0]}x{found[1]} and {paths[0]} is {size[0]}x{size[1]}",
-        "give --image-size to resize them all",
+        tops[file.role] / classes[file.label],
+        "is a class folder of which no image can be read",
+        "mend the files, or remove the class",
       )
-  width, height = size if image_size is None else (image_size, image_size)
-  mode, channels = ("L", 1) if modes == {"L"} else ("RGB", 3)
-  total = (len(paths), height, width, channels)
-  check_size(paths[0].parent.parent, math.prod(total), max_bytes)
-  pixels = np.empty(total, np.uint8)
-  for row, path in enumerate(paths):
-    with _opened(path, max_bytes) as image:
-      image = image.convert(mode)
-      if image_size is not None:
-        image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
-      pixels[row] = np.asarray(image).reshape(total[1:])
-  return pixels
 
 
-def resized(images: np.ndarray, side: int) -> np.ndarray:
-  """uint8[N,H,W,C] as uint8[N,side,side,C], as images of a folder are."""
-  size, how = (side, side), PIL.Image.Resampling.BILINEAR
-  made = np.empty((len(images), side, side, images.shape[3]), np.uint8)
-  for row, image in enumerate(images):
-    # Channel by channel: there may be any number of them.
-    for channel in range(images.shape[3]):
-      one = PIL.Image.fromarray(np.ascontiguousarray(image[..., channel]))
-      made[row, ..., channel] = np.asarray(one.resize(size, how))
-  return made
-
-
-@contextlib.contextmanager
-def _opened(path, max_bytes):
-  """The opened image; what goes wrong in the block names the file."""
-  check_file(path, max_bytes)
+def _groups(files, expression):
+  """The groups of the training files, int32[N] or None, and notes."""
+  if expression is None:
+    return None, ()
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # odd metadata does not matter here
-      warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-      with PIL.Image.open(path, formats=_FORMATS) as image:
-        yield image
-  except (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-    PIL.Image.DecompressionBombWarning,
-  ) as error:
+    pattern = re.compile(expression)
+  except (re.error, OverflowError, RecursionError) as error:
     raise InputError(
-      path, f"is an image that cannot be read: {one_problem(error)}"
+      "--group-by", f"{expression[:60]!r} is no regular expression: {error}"
     ) from None
+  found = {role: [] for role in ("train", "test", "valid")}
+  for file in files:
+    match = pattern.search(Path(file.name).name)
+    found[file.role].append(match and match.group(1 if pattern.groups else 0))
+  texts = found["train"]
+  values = sorted({text for text in texts if text is not None})
+  if not values:
+    raise InputError(
+      "--group-by", f"{expression[:60]!r} is found in no file name of train"
+    )
+  numbers = {text: number for number, text in enumerate(values)}
+  notes = [
+    f"--group-by finds {len(values)} groups in {len(texts)} training images"
+  ]
+  groups, alone = np.empty(len(texts), np.int32), []
+  for row, text in enumerate(texts):
+    if text is None:
+      alone.append(row)
+      groups[row] = len(values) + len(alone) - 1
+    else:
+      groups[row] = numbers[text]
+  if alone:
+    names = [f.name for f in files if f.role == "train"]
+    notes.append(
+      f"--group-by is not found in {len(alone)} files, each is a group of its"
+      f" own: {listed([names[row] for row in alone])}"
+    )
+  for role in ("test", "valid"):
+    both = sorted(set(values) & set(found[role]) - {None})
+    if both:
+      notes.append(
+        f"warning: {len(both)} groups have images in train and {role} both:"
+        f" {listed(both)}"
+      )
+  return groups, tuple(notes)

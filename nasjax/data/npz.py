@@ -12,21 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from nasjax.data.binary import Pair, check_size, read_up_to
+from nasjax.data.arrays import checked, groups
+from nasjax.data.binary import check_size, read_up_to
+from nasjax.data.parts import Part
 from nasjax.errors import InputError, nearest
 from nasjax.reader import check_file, one_problem
 
+_GROUPS = "group_train"
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
 
 
-def read_npz(path: Path, max_bytes: int) -> tuple[Pair, Pair | None]:
-  """Reads x_train, y_train and, if there, x_test, y_test.
+def read_npz(path: Path, max_bytes: int) -> tuple[Part, Part | None]:
+  """Reads x_train, y_train and, if there, x_test, y_test and group_train.
 
   Returns:
-    Train and test, each images uint8[N,H,W,C] and whole labels [N].
+    Train and test, each images uint8 or f32 [N,H,W,C] and labels int64[N].
 
   Raises:
     InputError: the file is damaged or too large, or an array is not as said.
@@ -52,8 +55,13 @@ def read_npz(path: Path, max_bytes: int) -> tuple[Pair, Pair | None]:
       f"is damaged or not a .npz file: {one_problem(error)}",
       "save the arrays with numpy.savez",
     ) from None
-  train = _pair(path, arrays, "train")
-  return train, _pair(path, arrays, "test") if "x_test" in arrays else None
+  train, test = _part(path, arrays, "train"), None
+  if "x_test" in arrays:
+    test = _part(path, arrays, "test")
+  if _GROUPS in arrays:
+    name, count = f"{path}:{_GROUPS}", len(train.labels)
+    train = train._replace(groups=groups(arrays[_GROUPS], count, name))
+  return train, test
 
 
 def _arrays(path, archive, max_bytes):
@@ -66,6 +74,7 @@ def _arrays(path, archive, max_bytes):
   wanted = ["x_train", "y_train"]
   if "x_test" in members or "y_test" in members:
     wanted += ["x_test", "y_test"]
+  wanted += [_GROUPS] if _GROUPS in members else []
   for key in wanted:
     if key not in members:
       known = [k for k in members if k not in wanted] or list(members)
@@ -114,31 +123,7 @@ def _array(where, archive, info):
   return np.ascontiguousarray(array)
 
 
-def _pair(path, arrays, part):
-  images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+def _part(path, arrays, part):
   x, y = f"{path}:x_{part}", f"{path}:y_{part}"
-  if images.dtype != np.uint8:
-    raise InputError(
-      x, f"holds {images.dtype}, uint8 is expected", "save pixels of 0 to 255"
-    )
-  if images.ndim == 3:
-    images = images[..., np.newaxis]
-  if images.ndim != 4:
-    raise InputError(x, f"has shape {images.shape}, [N,H,W,C] is expected")
-  if images.shape[1] in (1, 3) and images.shape[3] > 4:
-    raise InputError(
-      x,
-      f"has shape {images.shape}, which looks like [N,C,H,W]",
-      "save x.transpose(0, 2, 3, 1)",
-    )
-  if labels.ndim == 2 and labels.shape[1] == 1:
-    labels = labels[:, 0]
-  if labels.dtype.kind not in "iu" or labels.ndim != 1:
-    raise InputError(
-      y, f"holds {labels.dtype} {labels.shape}, whole labels [N] are expected"
-    )
-  if len(images) != len(labels):
-    raise InputError(
-      y, f"has {len(labels)} labels, x_{part} has {len(images)} images"
-    )
-  return images, labels
+  images, labels = checked(arrays[f"x_{part}"], arrays[f"y_{part}"], x, y)
+  return Part(images, labels, x, y)

@@ -1,7 +1,7 @@
 """What the kernels of each choice lose at few bits, as additive metrics.
 
 They have gradients, and know nothing of activations: how the output of a whole
-network changes is in `search.evaluation`.
+network changes is in `search.network_quantization`.
 """
 
 from __future__ import annotations

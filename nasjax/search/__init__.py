@@ -2,13 +2,12 @@
 
 from nasjax.search.differentiable import Info, differentiable
 from nasjax.search.epochs import Epoch, run_epochs
-from nasjax.search.evaluation import (
-  population_accuracy,
+from nasjax.search.evaluation import population_accuracy, supernet_accuracy
+from nasjax.search.front import differentiable_front, members
+from nasjax.search.network_quantization import (
   population_quantization_error,
   quantization_error_metric,
-  supernet_accuracy,
 )
-from nasjax.search.front import differentiable_front, members
 from nasjax.search.skips import led_by_skips
 
 __all__ = [

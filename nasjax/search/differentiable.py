@@ -279,7 +279,7 @@ def differentiable(
   hypergradient: Hypergradient | None = None,
   optimizer: optax.GradientTransformation | None = None,
   arch_optimizer: optax.GradientTransformation | None = None,
-  arch_start: int = 0,
+  arch_start: int | Array = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
   low_bits: LowBits = FLOAT,

@@ -140,7 +140,7 @@ def enas(
   preference: Sequence[float] | None = None,
   constraints: Sequence[Constraint] = (),
   optimizer: optax.GradientTransformation | None = None,
-  arch_start: int = 0,
+  arch_start: int | Array = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
   low_bits: LowBits = FLOAT,

@@ -28,7 +28,9 @@ from nasjax.search.differentiable import (
 )
 from nasjax.search.shared import default_optimizer
 from nasjax.search.warmup import or_wait
+from nasjax.tracing import is_traced
 from nasjax.types import (
+  Array,
   Batch,
   Constraint,
   Hypergradient,
@@ -45,7 +47,7 @@ def differentiable_front(
   space: Any,
   *,
   members: int,
-  limits: Mapping[str, Sequence[float]] | None = None,
+  limits: Mapping[str, Sequence[float | Array]] | None = None,
   preferences: Sequence[Sequence[float]] | None = None,
   relaxation: Relaxation | None = None,
   objectives: Sequence[Objective] = (objective_parts.cross_entropy(),),
@@ -54,7 +56,7 @@ def differentiable_front(
   hypergradient: Hypergradient | None = None,
   optimizer: optax.GradientTransformation | None = None,
   arch_optimizer: optax.GradientTransformation | None = None,
-  arch_start: int = 0,
+  arch_start: int | Array = 0,
   remat: bool | None = None,
   activations: jax.typing.DTypeLike = jnp.float32,
   low_bits: LowBits = FLOAT,
@@ -67,8 +69,8 @@ def differentiable_front(
   Args:
     space: see `differentiable`, as for all that is not named here.
     members: P, how many.
-    limits: P upper bounds by the name of a constraint's metric; the others
-      have their constraint's own limit.
+    limits: P upper bounds by the name of a constraint's metric, which may be
+      traced; the others have their constraint's own limit.
     preferences: f32[P, M]; default all 1.
     relaxation: logits to weights; default `relaxations.softmax()`.
     objectives: what is minimised.
@@ -166,26 +168,25 @@ def differentiable_front(
   return Search(init, jax.jit(update))
 
 
-def _bounds(members, limits, constraints) -> list[np.ndarray]:
-  """f64[P] a constraint."""
+def _bounds(members, limits, constraints) -> list[Sequence[float | Array]]:
+  """P limits a constraint."""
   names = [c.metric.name for c in constraints]
   for name, values in limits.items():
     if name not in names:
       raise ValueError(
         f"differentiable_front: limits of {name}, which has no constraint"
       )
-    values = np.asarray(values, np.float64)
-    if values.shape != (members,):
+    if np.shape(values) != (members,):
       raise ValueError(
-        f"differentiable_front: limits of {name} {values.shape} must be"
+        f"differentiable_front: limits of {name} {np.shape(values)} must be"
         f" {(members,)}"
       )
-    if not (np.isfinite(values) & (values > 0)).all():
+    if not all(is_traced(v) or (np.isfinite(v) and v > 0) for v in values):
       raise ValueError(
         f"differentiable_front: limits of {name} must be finite and above 0"
       )
   return [
-    np.asarray(limits.get(n, [c.limit] * members), np.float64)
+    limits.get(n, [c.limit] * members)
     for n, c in zip(names, constraints, strict=True)
   ]
 

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
 from scipy import stats
 
 from nasjax import data
-from nasjax.search.epochs import on_device
-from nasjax.search.evaluation import supernet_accuracy
+from nasjax.data import pool as pools
+from nasjax.search import rates
+from nasjax.search.evaluation import SCORED, supernet_accuracy
 from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 
@@ -59,17 +61,24 @@ def trainer(
   Returns:
     architecture -> the supernet's variables; `space.extract` takes the
     architecture's own out of them.
+
+  Raises:
+    ValueError: fewer images than one batch.
   """
-  optimizer = default_optimizer(
-    optax.cosine_decay_schedule(learning_rate, steps)
-  )
-  statistics = data.statistics(train)
-  pool, size = on_device(train), len(train.labels)
+  if batch_size > len(train.labels):
+    raise ValueError(
+      f"batch size {batch_size} is over the {len(train.labels)} images"
+    )
+  pool = pools.make_pool(train, data.statistics(train))
+  numbers = jnp.float32(learning_rate), jnp.int32(steps)
 
   @jax.jit
-  def fit(sampled, key):
+  def fit(sampled, key, pool, numbers):
+    rate, steps = numbers
+    optimizer = default_optimizer(rates.cosine(rate, steps))
     start, draws = jax.random.split(key)
     variables = space.init(start)
+    real = jnp.arange(len(pool.labels)) < pool.size
 
     def loss(params, batch_stats, batch):
       outputs, stats = space.apply(
@@ -83,23 +92,26 @@ def trainer(
       )
       return entropy.mean(), stats
 
-    def step(carry, key):
+    def step(number, carry):
       variables, state = carry
-      rows = jax.random.choice(key, size, (batch_size,), replace=False)
-      batch = data.gather(pool, rows, *statistics)
+      # The largest of random numbers: a batch without an image twice.
+      key = jax.random.fold_in(draws, number)
+      drawn = jnp.where(real, jax.random.uniform(key, real.shape), -1.0)
+      batch = pools.gather(pool, lax.top_k(drawn, batch_size)[1])
       gradient, stats = jax.grad(loss, has_aux=True)(
         variables["params"], variables["batch_stats"], batch
       )
       updates, state = optimizer.update(gradient, state, variables["params"])
       params = optax.apply_updates(variables["params"], updates)
-      return ({"params": params, "batch_stats": stats}, state), None
+      return {"params": params, "batch_stats": stats}, state
 
     carry = (variables, optimizer.init(variables["params"]))
-    keys = jax.random.split(draws, steps)
-    return lax.scan(step, carry, keys)[0][0]
+    return lax.fori_loop(0, steps, step, carry)[0]
 
-  # The key is an argument, so that one compiled program serves every seed.
-  return lambda architecture: fit(architecture.sampled(), jax.random.key(seed))
+  # One compiled program serves every architecture, seed and set of images.
+  return lambda architecture: fit(
+    architecture.sampled(), jax.random.key(seed), pool, numbers
+  )
 
 
 def standalone(
@@ -111,6 +123,7 @@ def standalone(
   batch_size: int,
   learning_rate: float,
   seed: int,
+  most: int | None = SCORED,
 ) -> Callable[[Architecture], float]:
   """Makes a function that scores architectures trained alone, see `trainer`.
 
@@ -122,6 +135,7 @@ def standalone(
     batch_size: images a step.
     learning_rate: of SGD with momentum 0.9, cosine to 0.
     seed: of the weights and batches, the same for all.
+    most: images that are scored.
 
   Returns:
     architecture -> accuracy on `valid` in 0..1.
@@ -138,6 +152,8 @@ def standalone(
 
   def of(architecture: Architecture) -> float:
     variables = trained(architecture)
-    return supernet_accuracy(space, variables, valid, statistics)(architecture)
+    return supernet_accuracy(
+      space, variables, train, valid, statistics, most=most
+    )(architecture)
 
   return of

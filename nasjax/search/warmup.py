@@ -7,19 +7,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from nasjax.tracing import is_traced
+from nasjax.types import Array
 
-def or_wait(arch_step: Callable, costs: Callable, arch_start: int) -> Callable:
+
+def or_wait(
+  arch_step: Callable, costs: Callable, arch_start: int | Array
+) -> Callable:
   """Skips an architecture step's work while the weights warm up.
 
   Args:
     arch_step: as `Steps` has it, for one member or many.
     costs: (member, step) -> costs of the same.
-    arch_start: the first step that moves the logits.
+    arch_start: the first step that moves the logits; may be traced.
 
   Returns:
     A function with the arguments of `arch_step`.
   """
-  if arch_start <= 0:
+  if not is_traced(arch_start) and arch_start <= 0:
     return arch_step
 
   # Traced once, for the shapes of what it reports as for itself.

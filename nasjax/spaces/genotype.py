@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ def to_json(
   metrics: Mapping[str, Mapping[str, Any]],
   limits: Mapping[str, float],
   seed: int,
+  classes: Sequence[str] = (),
 ) -> dict[str, Any]:
   """The content of genotype.json.
 
@@ -28,6 +29,7 @@ def to_json(
     metrics: name -> {"value", "unit", "source"}.
     limits: metric name -> upper bound.
     seed: of the search.
+    classes: names of the classes in the order of the outputs; () for none.
 
   Returns:
     A JSON value.
@@ -43,6 +45,7 @@ def to_json(
     "choices": architecture.names(),
     "metrics": {k: dict(v) for k, v in metrics.items()},
     "limits": dict(limits),
+    "classes": list(classes),
     "seed": seed,
   }
 
@@ -239,3 +242,8 @@ def _check_numbers(value, where):
         item = item.get("value")
       number(item, place)
   whole(value.get("seed", 0), f"{where} seed", low=0)
+  classes = value.get("classes", [])
+  if not isinstance(classes, list) or not all(
+    isinstance(name, str) for name in classes
+  ):
+    raise InputError(f"{where} classes", "must be a list of names")
