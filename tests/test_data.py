@@ -170,7 +170,7 @@ def test_image_folder_of_mixed_sizes_and_modes(tmp_path):
   modes = {"RGBA": ".png", "P": ".gif", "L": ".jpg", "1": ".bmp", "LA": ".webp"}
   for mode, suffix in modes.items():
     PIL.Image.new(mode, (12, 9)).save(tmp_path / "a" / f"x_{mode}{suffix}")
-  refused(tmp_path, "12x9", "6x6", "give --image-size")
+  refused(tmp_path, "9x12", "6x6", "give --image-size")
   loaded = load(str(tmp_path), image_size=8)
   assert data.shape(loaded.train) == (8, 8, 3)
 

@@ -83,9 +83,10 @@ def test_npz_gray_compressed_fortran_and_without_a_test_set(tmp_path):
       y_train=train.labels.reshape(-1, 1).astype(np.uint8),
     )
   loaded = load(str(path))
-  assert same_rows(loaded.train, train)
+  # As of a folder, a fifth of each class, one at least, is the test set.
+  assert same_rows(data.joined(loaded.train, loaded.test), train)
+  assert len(loaded.test.labels) == 3
   assert loaded.train.images.flags.c_contiguous
-  assert loaded.test is None
   assert loaded.augmentation == Augmentation(flip=False, crop=2, cutout=0)
 
 

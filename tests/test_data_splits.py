@@ -257,6 +257,33 @@ def test_a_lone_image_stays_in_train(tmp_path):
   assert "3 classes" in note and "a, b, c" in note
 
 
+def test_images_that_cannot_be_torn_apart_are_not_held_out(tmp_path):
+  write_images(tmp_path, make(3), ["a", "b", "c"])
+  loaded = load(str(tmp_path))
+  assert loaded.test is None and len(loaded.train.labels) == 3
+  assert loaded.notes[0] == "warning: no image could be held out as a test set"
+
+
+def test_a_class_whose_images_are_of_others_too_stays_in_train():
+  images = distinct(np.arange(80) % 2)
+  labels = images.labels.copy()
+  images.images[1::2] = images.images[::2]  # each under both labels
+  labels[7] = 2
+  for seed in range(30):
+    held, _ = split(images._replace(labels=labels), seed=seed, fraction=0.4)
+    assert 2 not in held.labels and 30 <= len(held.labels) <= 34
+
+
+def test_large_copies_leave_a_class_in_both_parts():
+  images = Images(
+    pixels(np.repeat(np.arange(12), 3)), np.repeat([0, 1], 18).astype(np.int32)
+  )
+  for fraction in (0.05, 0.95):
+    for seed in range(9):
+      for part in split(images, seed=seed, fraction=fraction):
+        assert set(part.labels) == {0, 1}
+
+
 def test_everything_is_train_and_valid():
   train, valid = make(9), make(6, seed=1)
   loaded = dataset(train, valid=valid)

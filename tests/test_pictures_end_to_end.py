@@ -1,4 +1,4 @@
-"""From folders of pictures to a test accuracy, all options at their defaults."""
+"""From folders of pictures to a test accuracy, options at their defaults."""
 
 import json
 

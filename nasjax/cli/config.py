@@ -11,9 +11,9 @@ from nasjax.cli.flags import flag as flag
 from nasjax.cli.flags import from_flags as from_flags
 from nasjax.cli.flags import option
 from nasjax.cli.flags import to_yaml as to_yaml
+from nasjax.defaults import AUTO
 
 MAX_SIDE = 4096  # pixels, and channels
-AUTO = "auto"  # of --augment: what suits the data
 AUGMENT_HELP = (
   "augmentation of training images: auto (a crop by an eighth; fashion-mnist"
   " and CIFAR-10: mirrored too), none, or a list of flip, crop[=PIXELS],"

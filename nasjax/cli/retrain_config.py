@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from nasjax.cli import low_bits
-from nasjax.cli.config import AUGMENT_HELP, AUTO, MAX_SEED, option
+from nasjax.cli.config import AUGMENT_HELP, MAX_SEED, option
+from nasjax.defaults import AUTO
 
 
 @dataclasses.dataclass(frozen=True)

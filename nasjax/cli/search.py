@@ -87,16 +87,16 @@ def prepare(config: SearchConfig) -> Problem:
     config, data.shape(dataset.train), dataset.num_classes
   )
   space = parts.on_devices(space, devices)
-  metrics = metric_parts.metrics(config, space, devices, dataset.train)
+  if config.split_seed is None:
+    config = dataclasses.replace(config, split_seed=config.seed)
+  train, valid = halves(dataset, config.split_seed)
+  metrics = metric_parts.metrics(config, space, devices, train)
   limits = metric_parts.limits(config, metrics)
   members = metric_parts.front_limits(config, limits)
   for bounds in [limits, *members]:
     decide(space, _uniform(space), bounds)
   if members and config.stop_on_skips is not None:
     raise InputError("--stop-on-skips", "a front has many networks", "leave it")
-  if config.split_seed is None:
-    config = dataclasses.replace(config, split_seed=config.seed)
-  train, valid = halves(dataset, config.split_seed)
   size = min(len(train.labels), len(valid.labels))
   if config.batch_size is None:
     config = dataclasses.replace(config, batch_size=min(64, size))

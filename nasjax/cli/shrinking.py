@@ -76,7 +76,9 @@ def fitted(
   config = dataclasses.replace(
     config, width=best.width, image_size="x".join(map(str, best_size))
   )
-  dataset = data.resize(dataset, best_size, config.max_dataset_bytes)
+  if best_size != (height, width):
+    # Read anew, as it will be when the run is resumed.
+    dataset = parts.dataset(config)
   return config, dataset, found
 
 

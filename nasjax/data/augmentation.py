@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax.data.inputs import Images, chunks
+from nasjax.defaults import AUTO
 from nasjax.errors import InputError, nearest
 from nasjax.reader import whole
 from nasjax.types import Batch
 
-AUTO = "auto"
-
 _LEVELS = 255.0
-_ROUNDING = 1e-12
+_LEAST_DEVIATION = 1e-7  # of a float channel, relative to its mean
 
 
 class Augmentation(NamedTuple):
@@ -157,9 +156,10 @@ def _of_values(values):
   mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / count
   squares = sum(((part - mean) ** 2).sum(axis=0) for part in parts)
   std = np.sqrt(squares / count)
-  # The rounding of the mean is no deviation, nor what float32 takes for 0.
-  varies = (std > _ROUNDING * np.abs(mean)) & (std.astype(np.float32) > 0)
-  return mean, np.where(varies, std, 1.0)
+  # A channel of one value has a deviation of rounding alone: dividing by that
+  # would blow up the least difference in another image.
+  least = _LEAST_DEVIATION * np.maximum(np.abs(mean), np.finfo("f4").tiny)
+  return mean, np.where(std > least, std, 1.0)
 
 
 def normalize(

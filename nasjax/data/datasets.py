@@ -42,8 +42,8 @@ class Dataset(NamedTuple):
     valid: the validation set of a source that has one, or None.
     groups: int32[N], the groups of the training rows, or None.
     notes: lines for the user; warnings start with "warning: ".
-    background: the colour that transparent pixels were laid on: white, grey,
-      black or RRGGBB.
+    background: the colour that transparent pixels of image files were laid on:
+      white, grey, black or RRGGBB; None of arrays, which have none.
   """
 
   name: str
@@ -55,7 +55,7 @@ class Dataset(NamedTuple):
   valid: Images | None = None
   groups: np.ndarray | None = None
   notes: tuple[str, ...] = ()
-  background: str = "white"
+  background: str | None = None
 
 
 def load(
@@ -98,9 +98,8 @@ def load(
     max_bytes: most bytes that the decoded images and labels may have.
 
   Returns:
-    The data. Where the source has no test set of its own (digits, image
-    folders) a fifth of each class is held out, always the same rows; a .npz
-    without one gives None.
+    The data. Where the source has no test set of its own a fifth of each class
+    is held out, always the same rows.
 
   Raises:
     InputError: there is no such source, or something is wrong with it.
@@ -192,19 +191,8 @@ def resize(
   }
   after, notes = _resized(before, asked)
   kept = {key: np.ones(len(part.labels), bool) for key, part in after.items()}
-  # What a user chose to keep before is no matter of the size.
-  for one, two in _pairs(after):
-    stood, stands = (
-      np.isin(*duplicates.numbers(parts[one], parts[two]))
-      for parts in (before, after)
-    )
-    kept[one] &= stood | ~stands
-  for key, rows in kept.items():
-    if not rows.all():
-      notes += (
-        f"{(~rows).sum()} {key} images become equal to others that must stay"
-        " unknown at this size, and are left out",
-      )
+  kept, more = _without_new_duplicates(before, after, kept)
+  notes += more
   sets, groups = _arranged(after, kept, dataset.groups)
   new = shape(sets["train"])
   return dataset._replace(
@@ -213,6 +201,27 @@ def resize(
     augmentation=scaled(dataset.augmentation, old, new),
     notes=dataset.notes + tuple(one_line(note) for note in notes),
   )
+
+
+def _without_new_duplicates(before, after, kept):
+  """Leaves out rows that stand in two sets since they were resized; notes.
+
+  What a user chose to keep before is no matter of the size.
+  """
+  new = {key: np.zeros(len(part.labels), bool) for key, part in after.items()}
+  for one, two in _pairs(after):
+    stood, stands = (
+      np.isin(*duplicates.numbers(parts[one], parts[two]))
+      for parts in (before, after)
+    )
+    new[one] |= kept[one] & stands & ~stood
+  notes = tuple(
+    f"{rows.sum()} {key} images become equal to others that must stay unknown"
+    " at this size, and are left out"
+    for key, rows in new.items()
+    if rows.any()
+  )
+  return {key: rows & ~new[key] for key, rows in kept.items()}, notes
 
 
 def everything(dataset: Dataset) -> Images:
@@ -244,9 +253,6 @@ def _built(source, asked):
       for key, part in parts.items()
     }
   old, notes = shape(parts["train"]), source.notes
-  if asked.image_size not in (None, old[:2]):
-    parts, more = _resized(parts, asked)
-    notes += more
   keys = list(parts)
   numbers, class_names, more = labels.numbered(
     parts["train"], [parts[key] for key in keys[1:]], source.class_names
@@ -258,6 +264,14 @@ def _built(source, asked):
   }
   kept, more = _without_duplicates(parts, class_names, asked.keep_duplicates)
   notes += more
+  if asked.image_size is not None:
+    before = parts
+    if asked.image_size != old[:2]:
+      parts, more = _resized(parts, asked)
+      notes += more
+    parts = {key: part._replace(marks=None) for key, part in parts.items()}
+    kept, more = _without_new_duplicates(before, parts, kept)
+    notes += more
   if source.hold_out and "test" not in parts:
     parts, kept, more = _hold_out(parts, kept, class_names)
     notes += more
@@ -318,10 +332,9 @@ def _without_duplicates(parts, class_names, keep):
   notes = ()
   for one, two in _pairs(parts):
     # Rows that are left out already are no reason to leave out others.
-    in_one = np.where(kept[one], same[one], -1)
-    in_two = np.where(kept[two], same[two], -2)
+    there = np.where(kept[two], same[two], -1)
     found, more = duplicates.kept(
-      parts[one], parts[two], in_one, in_two, keep=keep
+      parts[one], parts[two], same[one], there, keep=keep
     )
     kept[one] &= found
     notes += more

@@ -20,9 +20,15 @@ def numbers(*sets: Images | Part) -> list[np.ndarray]:
   """int64[N] a set: the same number where the pixels are the same.
 
   Args:
-    sets: of images of one shape and dtype.
+    sets: of images of one shape and dtype; what has marks is compared by them,
+      as it was before it was resized.
   """
-  marks = [digests(Images(s.images, s.labels), with_labels=False) for s in sets]
+  marks = [
+    digests(Images(s.images, s.labels), with_labels=False)
+    if getattr(s, "marks", None) is None
+    else s.marks
+    for s in sets
+  ]
   both = np.ascontiguousarray(np.concatenate(marks)).view("V16").ravel()
   found = np.unique(both, return_inverse=True)[1]
   return np.split(found, np.cumsum([len(m) for m in marks])[:-1])
@@ -76,8 +82,8 @@ def kept(
   Args:
     part: the rows.
     other: the set that must stay unknown.
-    in_part: their `numbers`; a negative one is no row of the set any more.
-    in_other: those of the other set, the same.
+    in_part: their `numbers`.
+    in_other: those of the other set; a negative one is no row of it any more.
     keep: to keep all, `--keep-duplicates`.
 
   Returns:

@@ -105,6 +105,7 @@ def read_images(path: Path, options: Options) -> Source:
       str(top),
       [file.name for file in chosen],
       groups if role == "train" else None,
+      made.marks[rows],
     )
   return Source(
     str(path),

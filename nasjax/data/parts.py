@@ -53,6 +53,8 @@ class Part(NamedTuple):
     label_name: what a message calls its labels.
     files: the name of each row, or None where rows have numbers alone.
     groups: int32[N] or None.
+    marks: uint64[N, 2], digests of the images before they were resized; None:
+      they were not.
   """
 
   images: np.ndarray
@@ -61,6 +63,7 @@ class Part(NamedTuple):
   label_name: str = "train"
   files: Sequence[str] | None = None
   groups: np.ndarray | None = None
+  marks: np.ndarray | None = None
 
   @property
   def short(self) -> str:
@@ -84,7 +87,7 @@ class Source(NamedTuple):
     class_names: names which the labels count, or empty.
     augmentation: what suits images of the source's own size, or None.
     hold_out: whether a fifth becomes the test set where there is none.
-    background: the colour that transparent pixels were laid on.
+    background: the colour under transparent pixels; None: no image files.
     notes: lines for the user.
   """
 
@@ -96,7 +99,7 @@ class Source(NamedTuple):
   class_names: tuple[str, ...] = ()
   augmentation: Augmentation | None = None
   hold_out: bool = False
-  background: str = "white"
+  background: str | None = None
   notes: tuple[str, ...] = ()
 
 

@@ -51,12 +51,15 @@ class Pictures(NamedTuple):
 
   Attributes:
     pixels: uint8[M, H, W, C], C 1 or 3.
+    marks: uint64[M, 2], equal for pictures that were equal before they were
+      resized, and for these alone.
     rows: i64[M], the number of the file in each row, rising.
     background: the colour that transparent pixels were laid on.
     notes: lines for the user.
   """
 
   pixels: np.ndarray
+  marks: np.ndarray
   rows: np.ndarray
   background: str
   notes: tuple[str, ...]
@@ -116,6 +119,7 @@ def read(root: Path, names: Sequence[str], options: parts.Options) -> Pictures:
   background, more = decoder.laid_on()
   return Pictures(
     decoder.pixels[: len(decoder.rows)],
+    np.frombuffer(b"".join(decoder.originals), np.uint64).reshape(-1, 2),
     np.array(decoder.rows, np.int64),
     background,
     notes + more,
@@ -206,7 +210,7 @@ def _other_size(path, size, first, first_size):
   (height, width), (high, wide) = size, first_size
   return InputError(
     path,
-    f"is {width}x{height} and {first} is {wide}x{high} (width x height)",
+    f"is {height}x{width} and {first} is {high}x{wide} (HEIGHTxWIDTH)",
     "give --image-size to resize them all",
   )
 
@@ -269,6 +273,7 @@ class _Decoder:
     self.root, self.names, self.options = root, names, options
     self.pixels = np.empty(shape, np.uint8)
     self.rows: list[int] = []
+    self.originals: list[bytes] = []  # digests before resizing
     self.mode = "L" if shape[3] == 1 else "RGB"
     self.colour = parts.colour(options.background or "white")
     self.other = parts.WHITE if self.colour == parts.GREY else parts.GREY
@@ -286,8 +291,9 @@ class _Decoder:
       except _Broken as error:
         broken[row] = error
         continue
-      self.pixels[place] = self._finished(image, self.colour, row)
       self.rows.append(row)
+      self.originals.append(b"")
+      self._put(image, self.colour, place)
       if several:
         self._mark(image, place)
     return broken
@@ -299,7 +305,8 @@ class _Decoder:
       return
     self.clear.append(place)
     row = self.rows[place]
-    self.marks.append((mark, _mark(self._finished(image, self.other, row))))
+    other = self._fitted(self._over(image, self.other), row)
+    self.marks.append((mark, _mark(other)))
 
   def laid_on(self):
     """The background as resolved, and notes; may decode what is clear anew."""
@@ -316,8 +323,7 @@ class _Decoder:
     if self.options.background is not None:
       return name, (f"{text}; --background decides",)
     for place in self.clear:
-      row = self.rows[place]
-      self.pixels[place] = self._finished(self._image(row), parts.GREY, row)
+      self._put(self._image(self.rows[place]), parts.GREY, place)
     return "grey", (f"{text}: mid-grey is taken; --background decides",)
 
   def _image(self, row):
@@ -325,13 +331,24 @@ class _Decoder:
     with _opened(path, self.options.max_bytes) as image:
       return _decoded(image, path)
 
-  def _finished(self, image, colour, row):
-    """uint8[H,W,C] of a decoded image over a colour."""
+  def _put(self, image, colour, place):
+    """Fills the row of a decoded image, over a colour."""
+    whole = self._over(image, colour)
+    size = np.array(whole.size, "<u4").tobytes()
+    mark = hashlib.blake2b(size + whole.tobytes(), digest_size=16)
+    self.originals[place] = mark.digest()
+    self.pixels[place] = self._fitted(whole, self.rows[place])
+
+  def _over(self, image, colour):
+    """A decoded image over a colour, in the mode of all."""
     if image.mode == "RGBA":
       base = PIL.Image.new("RGBA", image.size, (*colour, 255))
       # Over an opaque base the result is opaque: nothing is lost here.
       image = PIL.Image.alpha_composite(base, image).convert("RGB")
-    image = image.convert(self.mode)
+    return image.convert(self.mode)
+
+  def _fitted(self, image, row):
+    """uint8[H,W,C] of an image at the size of all."""
     size = self.pixels.shape[1:3]
     if self.options.image_size is not None:
       image = resizing.fitted(image, size, self.options.resize_mode)

@@ -40,9 +40,7 @@ def checked_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 def check_mode(mode: str) -> None:
   """Refuses a mode that is none of `MODES`; raises InputError."""
   if mode not in MODES:
-    raise InputError(
-      "--resize-mode", f"unknown name {mode!r}", nearest(mode, MODES)
-    )
+    raise InputError("--resize", f"unknown name {mode!r}", nearest(mode, MODES))
 
 
 def fitted(
@@ -113,13 +111,13 @@ def notes(
   changed = {s: count for s, count in sizes.items() if not _alike(s, size)}
   if not changed:
     return ()
-  shown = ", ".join(f"{w}x{h}" for h, w in sorted(changed)[:_SHOWN])
+  shown = ", ".join(f"{h}x{w}" for h, w in sorted(changed)[:_SHOWN])
   if len(changed) > _SHOWN:
     shown += f" and {len(changed) - _SHOWN} sizes more"
   others = " and ".join(m for m in MODES if m != mode)
   return (
-    f"{sum(changed.values())} images of other proportions, {shown} (width x"
-    f" height), {_SAID[mode]} {size[1]}x{size[0]}: --resize-mode {mode};"
+    f"{sum(changed.values())} images of other proportions, {shown} (HEIGHTx"
+    f"WIDTH), {_SAID[mode]} {size[0]}x{size[1]}: --resize {mode};"
     f" {others} are the other ways",
   )
 

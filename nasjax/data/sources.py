@@ -39,7 +39,7 @@ def read(source: str, options: Options) -> Source:
     return _fashion_mnist(options)
   if path.suffix.lower() == ".npz":
     train, test = npz.read_npz(path, options.max_bytes)
-    return Source(str(path), path.stem, train, test)
+    return Source(str(path), path.stem, train, test, hold_out=test is None)
   if os.path.exists(source):
     raise InputError(where, "is not a file of a kind that is read", _FORMS)
   raise InputError(

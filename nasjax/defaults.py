@@ -1,0 +1,3 @@
+"""Defaults that the library and the command line share; needs no JAX."""
+
+AUTO = "auto"  # augmentation: what suits the images
