@@ -71,7 +71,7 @@ def test_it_is_what_an_integer_network_loses(tiny_edge, images):
       space.build(one), space.extract(mine, one), (8, 8, 1)
     )
     right, seen = (
-      export.session(m).run(None, {export.INPUT: pixels})[0]
+      study.session(m).run(None, {export.INPUT: pixels})[0]
       for m in (model, study.with_int8(model, pixels))
     )
     wanted.append(np.linalg.norm(right - seen) / np.linalg.norm(right))

@@ -33,7 +33,7 @@ def begin(made, images):
   return epochs.begin(loop(made, images), state)
 
 
-def loop(made, images):
+def loop(made, images, most_failures=0):
   return epochs.prepare(
     lambda _: made,
     (),
@@ -41,12 +41,13 @@ def loop(made, images):
     images,
     batch_size=BATCH,
     augmentation=data.Augmentation(crop=1),
+    most_failures=most_failures,
   )
 
 
-def chunks(made, images, progress, **options):
+def chunks(made, images, progress, most_failures=0, **options):
   return epochs.run_chunks(
-    loop(made, images),
+    loop(made, images, most_failures),
     progress,
     epochs=2,
     key=jax.random.key(1),
@@ -83,7 +84,7 @@ def test_every_chunk_boundary_goes_on_to_the_same_bits(
     assert rest == want[step:]
 
 
-@pytest.mark.parametrize("longest", [2, 3, None])
+@pytest.mark.parametrize("longest", [2, 3, epochs.CHUNK])
 def test_where_an_epoch_is_cut_changes_no_bit(
   made, images, undisturbed, longest
 ):

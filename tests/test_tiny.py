@@ -16,7 +16,7 @@ from test_restricted import close
 
 from nasjax import data, hardware, spaces, testing
 from nasjax.cli import config as configs
-from nasjax.cli import shrinking
+from nasjax.cli import parts, shrinking
 from nasjax.cli.main import main
 from nasjax.errors import InputError
 from nasjax.search import genes
@@ -298,17 +298,17 @@ def test_limits_that_no_configuration_keeps_name_the_least():
 def fit(**changes):
   config = configs.SearchConfig(space="tiny", **changes)
   devices = [hardware.device(d) for d in config.device]
-  return shrinking.fitted(config, devices, data.load("digits"))
+  return shrinking.fitted(config, devices, parts.dataset(config))
 
 
 def test_the_command_line_fits_width_and_resolution():
   """A microcontroller's own memories are limits where none is given."""
   limits = ("peak_sram_kib=16", "macs=2e6")
   config, images, found = fit(
-    device=(MCU,), limit=limits, cells=1, image_size=6
+    device=(MCU,), limit=limits, cells=1, image_size="6"
   )
   assert config.limit == (*limits, "flash_kib=1024")
-  assert config.width == found[0].width and config.image_size == 6
+  assert config.width == found[0].width and config.image_size == "6x6"
   assert len(found) == len(WIDTHS)
   assert data.shape(images.train) == (6, 6, 1)
   # Both known: nothing is looked at, and the data is as it was loaded.

@@ -112,7 +112,11 @@ def test_the_loss_is_the_smoothed_cross_entropy(network):
   """The first epoch of one batch, at rate about 0: its loss by hand."""
   train = images(3, 32)
   recipe = training.Recipe(
-    epochs=1, batch_size=32, label_smoothing=0.3, learning_rate=1e-9
+    epochs=1,
+    batch_size=32,
+    label_smoothing=0.3,
+    learning_rate=1e-9,
+    augmentation=data.Augmentation(),
   )
   state = training.begin(jax.random.key(0), network, recipe, 32)
   module = network.space.build(network)

@@ -17,6 +17,7 @@ channels: 4
 cells: 1
 epochs: 1
 batch_size: 8
+row_order: 1
 """
 
 
@@ -74,7 +75,7 @@ CASES = [
   _config("a key twice", _CONFIG + "channels: 8\n", "channels"),
   _config("a tag", "!!python/object:os.system {}\n", "config.yaml"),
   _config("a list", "- 1\n- 2\n", "config.yaml"),
-  _config("data that is gone", "data: gone.npz\n", "gone.npz"),
+  _config("data that is gone", "data: gone.npz\nrow_order: 1\n", "gone.npz"),
   _config("a space that is gone", _CONFIG + "device: nowhere\n", "nowhere"),
   _config("a seed of words", _CONFIG + "seed: many\n", "seed"),
   _config("NaN", _CONFIG + "learning_rate: .nan\n", "learning_rate"),

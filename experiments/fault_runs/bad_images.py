@@ -76,6 +76,13 @@ def _image(content: bytes | str, name="0.png"):
   return lambda top: write(top / "cat" / name, content)
 
 
+def _floats() -> bytes:
+  """A TIFF of 32-bit floats, which are no pixels."""
+  out = io.BytesIO()
+  PIL.Image.fromarray(np.zeros((8, 8), np.float32)).save(out, "TIFF")
+  return out.getvalue()
+
+
 _SVG = "<svg xmlns='http://www.w3.org/2000/svg'/>"
 _EPS = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(x) run\n"
 _TREES: list[tuple[str, Callable, str]] = [
@@ -94,7 +101,7 @@ _TREES: list[tuple[str, Callable, str]] = [
   ("a text beside images", _folders(_image("x", "a.txt")), "a.txt"),
   ("an image bomb", _folders(_big), "0.png"),
   ("a lying image header", _folders(_lying_png), "0.png"),
-  ("an image of 16 bits", _folders(_image(_png((8, 8), np.uint16))), "0.png"),
+  ("an image of floats", _folders(_image(_floats(), "0.tif")), "0.tif"),
   ("one class folder", _folders(_one_class), "1 class folders"),
   ("an empty class folder", _folders(_empty_class), "without images"),
   (

@@ -12,6 +12,8 @@ from nasjax.cli.flags import from_flags as from_flags
 from nasjax.cli.flags import option
 from nasjax.cli.flags import to_yaml as to_yaml
 from nasjax.defaults import AUTO
+from nasjax.errors import InputError
+from nasjax.reader import whole
 
 MAX_SIDE = 4096  # pixels, and channels
 AUGMENT_HELP = (
@@ -20,6 +22,23 @@ AUGMENT_HELP = (
   " cutout[=PIXELS]"
 )
 MAX_SEED = 2**32 - 1  # jax.random.key takes no more bits
+
+
+def height_and_width(text: str, where: str) -> tuple[int, int]:
+  """Reads a side in pixels, or HEIGHTxWIDTH.
+
+  Args:
+    text: of the user.
+    where: what a message calls it.
+
+  Raises:
+    InputError: it is neither, or a side is out of range.
+  """
+  sides = text.lower().split("x")
+  if len(sides) > 2:
+    raise InputError(where, f"{text[:40]!r} is no side and no HEIGHTxWIDTH")
+  height, *rest = (whole(side, where, low=1, high=MAX_SIDE) for side in sides)
+  return height, rest[0] if rest else height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +99,7 @@ class SearchConfig:
     None,
     "pixels that images are resized to: a side of a square, or HEIGHTxWIDTH;"
     " tiny: default, what suits the limits",
+    check=height_and_width,
   )
   resize: str = option(
     "stretch",

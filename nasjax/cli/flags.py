@@ -7,7 +7,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -27,14 +27,21 @@ def option(
   high: float = math.inf,
   choices=(),
   fact: bool = False,
+  check: Callable[[str, str], Any] | None = None,
 ) -> Any:
   """A field with its help, its range and known words.
 
   A `fact` is what a run found, which its file keeps and no flag says; its words
-  may be any text.
+  may be any text. `check` is called with a text and what a message calls it,
+  and raises InputError.
   """
   metadata = dict(
-    help=help, low=low, high=high, choices=tuple(choices), fact=fact
+    help=help,
+    low=low,
+    high=high,
+    choices=tuple(choices),
+    fact=fact,
+    check=check,
   )
   return dataclasses.field(default=default, metadata=metadata)
 
@@ -129,6 +136,8 @@ def _basic(value, basic, metadata, where):
   text = str(value)
   if not metadata["fact"] and not (text and text.isprintable()):
     raise InputError(where, f"{text[:40]!r} is empty or no plain text")
+  if metadata["check"] is not None:
+    metadata["check"](text, where)
   if metadata["choices"] and text not in metadata["choices"]:
     raise InputError(
       where, f"unknown name {text!r}", nearest(text, metadata["choices"])

@@ -232,9 +232,7 @@ def _run(argv: Sequence[str]) -> int:
       config = configs.from_flags(
         configs.SearchConfig, vars(arguments), arguments.config
       )
-      if "seed" in arguments and "split_seed" not in arguments:
-        # Another seed than the file's splits anew.
-        config = dataclasses.replace(config, split_seed=None)
+      config = _found_anew(config, vars(arguments))
     return search.run(config, force=arguments.force)
   if arguments.command == "resume":
     from nasjax.cli import resume
@@ -262,6 +260,15 @@ def _run(argv: Sequence[str]) -> int:
 
     return doctor.run()
   return _hardware(arguments)
+
+
+def _found_anew(config, flags):
+  """A file's configuration without what another seed or data makes void."""
+  if "seed" in flags and "split_seed" not in flags:
+    config = dataclasses.replace(config, split_seed=None)
+  if "data" in flags and "background" not in flags:
+    config = dataclasses.replace(config, background=None)
+  return config
 
 
 def _hardware(arguments) -> int:

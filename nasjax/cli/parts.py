@@ -20,11 +20,11 @@ from nasjax import (
   weightings,
 )
 from nasjax.cli import metrics, own_spaces, quantization_rules
-from nasjax.cli.config import MAX_SIDE, SearchConfig
+from nasjax.cli.config import SearchConfig, height_and_width
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, nearest
 from nasjax.hardware.quantization import LowBits
-from nasjax.reader import RAISED, load_part, one_problem, whole
+from nasjax.reader import RAISED, load_part, one_problem
 from nasjax.search import rates
 from nasjax.spaces import space as spaces
 from nasjax.tracing import in_trace
@@ -125,24 +125,14 @@ def search_space(
   return quantization_rules.restricted(rules, make_space(config.space, given))
 
 
-def image_size(text: str | None) -> tuple[int, int] | None:
-  """Height and width of --image-size; raises InputError."""
-  if text is None:
-    return None
-  sides = text.lower().split("x")
-  if len(sides) > 2:
-    raise InputError("--image-size", f"{text!r} is no side and no HEIGHTxWIDTH")
-  height, *rest = (
-    whole(side, "--image-size", low=1, high=MAX_SIDE) for side in sides
-  )
-  return height, rest[0] if rest else height
-
-
 def dataset(config: SearchConfig) -> data.Dataset:
   """The data that a configuration names; raises InputError."""
+  size = config.image_size
+  if size is not None:
+    size = height_and_width(size, "--image-size")
   return data.load(
     config.data,
-    image_size=image_size(config.image_size),
+    image_size=size,
     resize_mode=config.resize,
     background=config.background,
     channels_in=config.channels_in,

@@ -56,6 +56,8 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
   searched = configs.from_flags(
     SearchConfig, {}, str(reuse.config_path(run, ""))
   )
+  if config.inherit:
+    reuse.check_row_order(searched, run)
   decided, _ = own_spaces.read_genotype(source)
   if config.data is not None:
     searched = dataclasses.replace(searched, data=os.path.abspath(config.data))

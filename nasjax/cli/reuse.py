@@ -68,6 +68,8 @@ def config(flags: Mapping[str, Any]) -> SearchConfig:
   made = configs.from_flags(SearchConfig, flags, path)
   check_row_order(made, flags["from_"])
   fresh: dict[str, Any] = {"out": None, "front": None}
+  if "data" in flags:
+    fresh["background"] = None  # it was found for the run's own
   if _warms_up(made):
     fresh["warmup"] = 0.0
   old = configs.from_flags(SearchConfig, {}, path)
