@@ -366,3 +366,23 @@ def test_uniform_weights_are_decided(small, device):
   assert peak.exact(found) == least
   with pytest.raises(InputError, match="smallest reachable"):
     small.decide(uniform(small), [(peak, least - 1)])
+
+
+@pytest.mark.parametrize("shape, macs", [((49, 10), 6.7e6), ((251, 1), 8e6)])
+def test_the_resolution_keeps_the_aspect(shape, macs, tmp_path):
+  """Spectrograms and sensors' windows are no squares."""
+  rng = np.random.default_rng(0)
+  pixels = rng.integers(256, size=(24, *shape, 1), dtype=np.uint8)
+  path = str(tmp_path / "windows.npz")
+  np.savez(path, x_train=pixels, y_train=np.arange(24) % 2)
+  config, images, found = fit(
+    data=path, device=(MCU,), limit=(f"macs={macs}",), cells=1, width=40
+  )
+  height, width = data.shape(images.train)[:2]
+  assert height < shape[0]
+  assert width == max(1, round(height * shape[1] / shape[0]))
+  assert config.image_size == f"{height}x{width}"
+  # Read again with what was found, as when the run is resumed.
+  again = parts.dataset(config)
+  assert np.array_equal(again.train.images, images.train.images)
+  assert len(found) >= 1

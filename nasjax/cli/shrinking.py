@@ -47,11 +47,11 @@ def fitted(
   if not config.limit or None not in (config.width, config.image_size):
     return config, dataset, ()
   height, width, channels = data.shape(dataset.train)
-  shorter = min(height, width)
+  longer = max(height, width)
 
   def size(side):
-    """Height and width at a resolution, the length of the shorter side."""
-    return tuple(max(1, round(n * side / shorter)) for n in (height, width))
+    """Height and width at a resolution, the length of the longer side."""
+    return tuple(max(1, round(n * side / longer)) for n in (height, width))
 
   def make(width, side):
     asked = dataclasses.replace(config, width=width)
@@ -66,9 +66,9 @@ def fitted(
   def limits(space):
     return metrics.limits(config, metrics.metrics(bare, space, devices))
 
-  sides = (shorter,)
+  sides = (longer,)
   if config.image_size is None:
-    sides = resolutions(shorter)
+    sides = resolutions(longer)
   widths = WIDTHS if config.width is None else (config.width,)
   found = shrink(make, limits, sides=sides, widths=widths, seed=config.seed)
   best = found[0]

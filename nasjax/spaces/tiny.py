@@ -140,7 +140,7 @@ class Configuration(NamedTuple):
   """A width and a resolution, and what random networks of them are like."""
 
   width: int  # percent
-  resolution: int  # pixels
+  resolution: int  # pixels of the longer side
   share: float  # of random networks within the limits
   mean_flops: float  # of those; NaN if there are none
 
