@@ -16,12 +16,10 @@ os.environ["XLA_FLAGS"] = " ".join(
 import jax
 import numpy as np
 import pytest
+import toy_space
 from hypothesis import settings
 
 from nasjax import spaces
-from nasjax.layers.blocks import Builder
-from nasjax.spaces import plan as plans
-from nasjax.spaces import staged
 from nasjax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -55,34 +53,7 @@ def tiny_edge():
 
 @pytest.fixture(scope="session")
 def toy():
-  """The smallest space with every kind of candidate; quick to compile."""
-  b = Builder(8, 8, 1).conv(4, 3)
-  fixed = {"stem": b.block()}
-  same = Builder(*b.shape)
-  candidates = {
-    "none": None,
-    "skip_connect": same.block(),
-    "conv_1x1": same.then("relu").conv(4).block(),
-    "conv_3x3": same.then("relu").conv(4, 3).block(),
-  }
-  stage = plans.Stage(3, (candidates,), {}, ())
-  head = same.then("global_average_pool").then("linear", 4)
-  fixed["head"] = head.block()
-
-  def trunk(images, fixed, stage):
-    x = stage(0, fixed("stem", images))
-    return fixed("head", x).reshape(images.shape[0], -1)
-
-  plan = plans.Plan(
-    fixed,
-    (),
-    (stage,),
-    trunk,
-    lambda x, edge, link: x + edge(0, x),
-    "layers",
-    lambda stage, repeat, edge: repeat,
-  )
-  return staged.StagedSpace("toy", {"image_shape": (8, 8, 1)}, plan)
+  return toy_space.toy()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
+import toy_space
 import yaml
 
 from nasjax import training
@@ -13,7 +14,7 @@ from nasjax.cli.config import SearchConfig
 from nasjax.cli.main import main
 from nasjax.cli.retrain_config import RetrainConfig
 
-WORDS = "--space macro --channels 4 --batch-size 8 --epochs 2".split()
+WORDS = f"--space {toy_space.NAME} --batch-size 8 --epochs 2".split()
 
 
 def search(data, out, *more):

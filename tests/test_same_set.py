@@ -7,17 +7,18 @@ import json
 import numpy as np
 import picture_folders
 import pytest
+import toy_space
 import yaml
 
 from nasjax import data
 from nasjax.cli.main import main
 
-NASBENCH = "--space nasbench201 --cells 1 --channels 4 --batch-size 16"
+TOY = f"--space {toy_space.NAME} --batch-size 16"
 EVOLVE = "--population 6 --generations 2"
 RUNS = {
-  "differentiable": f"{NASBENCH} --epochs 2",
-  "nsga2": f"{NASBENCH} --epochs 1 --strategy nsga2 {EVOLVE}",
-  "enas": f"{NASBENCH} --epochs 2 --strategy enas",
+  "differentiable": f"{TOY} --epochs 2",
+  "nsga2": f"{TOY} --epochs 1 --strategy nsga2 {EVOLVE}",
+  "enas": f"{TOY} --epochs 2 --strategy enas",
 }
 FILES = {
   "differentiable": ("genotype.json", "metrics.csv", "baselines.csv"),
