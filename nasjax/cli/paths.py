@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from nasjax import data
 from nasjax.cli.config import SearchConfig
 from nasjax.hardware import measured
+
+_FILES = (".csv", ".toml")  # of devices
 
 
 def absolute(config: SearchConfig) -> SearchConfig:
@@ -16,9 +19,12 @@ def absolute(config: SearchConfig) -> SearchConfig:
   """
   return dataclasses.replace(
     config,
-    data=_existing(config.data),
+    data=config.data if config.data in data.NAMES else _existing(config.data),
     from_=None if config.from_ is None else os.path.abspath(config.from_),
-    device=tuple(_existing(name) for name in config.device),
+    device=tuple(
+      _existing(name) if name.endswith(_FILES) or "/" in name else name
+      for name in config.device
+    ),
     space=_part(config.space),
     relaxation=_part(config.relaxation),
     measured=None if config.measured is None else _part(config.measured),

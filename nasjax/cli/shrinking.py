@@ -107,7 +107,7 @@ def show(found: Sequence[Configuration]) -> None:
   if not found:
     return
   table = Table("width (%)", title="the space, fitted to the limits")
-  for name in ("pixels", "share within", "MFLOPs of these, mean"):
+  for name in ("longer side (pixels)", "share within", "MFLOPs, mean"):
     table.add_column(name, justify="right")
   for one in found[:_SHOWN]:
     table.add_row(

@@ -99,8 +99,8 @@ def show_problem(problem) -> None:
 def show_scoring(problem, console) -> None:
   """What the accuracies are of, and what the network's outputs mean."""
   console.print(
-    f"accuracies at the supernet's weights, on {problem.scored} validation"
-    " images, batch statistics of each network's own",
+    "accuracies at the supernet's weights, on validation images, with batch"
+    " statistics of each network's own",
     highlight=False,
   )
   names = list(problem.config.classes)
