@@ -23,9 +23,13 @@ from nasjax import spaces
 from nasjax.types import Batch
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Runs of one configuration share their compiled programs.
-_CACHE = tempfile.TemporaryDirectory(prefix="nasjax-tests-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+# Runs of one configuration share their compiled programs, in all processes of
+# a test run: the first one makes the folder, and its environment is theirs.
+_FOLDER = "NASJAX_TEST_COMPILATIONS"
+if _FOLDER not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix="nasjax-tests-")
+  os.environ[_FOLDER] = _CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ[_FOLDER])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 settings.register_profile("nasjax", deadline=None, max_examples=20)
 settings.load_profile("nasjax")

@@ -95,7 +95,7 @@ _ARRAYS: list[tuple[str, dict, str]] = [
   (
     "test labels out of range",
     {"x_test": np.zeros((2, 8, 8, 3), np.uint8), "y_test": [0, -1]},
-    "negative",
+    "has label -1, which no row",
   ),
 ]
 
