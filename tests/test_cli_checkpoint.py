@@ -11,12 +11,13 @@ import time
 
 import numpy as np
 import pytest
+import toy_space
 
 from nasjax import checkpoint, errors, lock, manifests, run_folder, signals
 from nasjax.cli.main import main
 
 TINY = (
-  "--space nasbench201 --channels 2 --cells 1 --relaxation softmax"
+  f"--space {toy_space.NAME} --relaxation softmax"
   " --hypergradient single_level --warmup 0 --epochs 3 --batch-size 8"
   " --checkpoint-minutes 0"
 ).split()
@@ -142,7 +143,7 @@ def test_numbers_that_are_not_finite_end_the_search(npz, tmp_path, capsys):
     leaves = zip(saved.manifest.leaves, saved.arrays, strict=True)
     # The epoch's log, `.infos`, holds what the steps left out reported.
     state = [a for leaf, a in leaves if leaf.path.startswith(".progress.state")]
-    assert len(state) > 50
+    assert len(state) > 20
     assert all(np.isfinite(a).all() for a in state if a.dtype.kind == "f")
 
 
