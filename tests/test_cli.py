@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import toy_space
 import yaml
 
 from nasjax.cli import config as configs
@@ -14,8 +15,6 @@ from nasjax.cli import search, strategies
 from nasjax.cli.main import main
 
 TINY = [
-  "--channels",
-  "4",
   "--epochs",
   "2",
   "--batch-size",
@@ -38,11 +37,9 @@ def run(npz, out, *more):
     [
       "search",
       "--space",
-      "nasbench201",
+      toy_space.NAME,
       "--data",
       npz,
-      "--cells",
-      "1",
       "--out",
       str(out),
       *TINY,
@@ -54,16 +51,16 @@ def run(npz, out, *more):
 @pytest.fixture(scope="module")
 def finished(npz, tmp_path_factory):
   out = tmp_path_factory.mktemp("run") / "a"
-  assert run(npz, out, "--limit", "macs=300000") == 0
+  assert run(npz, out, "--limit", "macs=25000") == 0
   return out
 
 
 def test_a_run_folder_holds_what_it_should(finished):
   genotype = json.loads((finished / "genotype.json").read_text())
   assert genotype["format"] == "nasjax.genotype/1"
-  assert genotype["space"]["name"] == "nasbench201"
-  assert genotype["limits"] == {"macs": 300000.0}
-  assert genotype["metrics"]["macs"]["value"] <= 300000
+  assert genotype["space"]["name"] == toy_space.NAME
+  assert genotype["limits"] == {"macs": 25000.0}
+  assert genotype["metrics"]["macs"]["value"] <= 25000
   assert 0 <= genotype["metrics"]["valid_accuracy"]["value"] <= 1
   found = rows(finished)
   assert [r["epoch"] for r in found] == ["1", "2"]
@@ -79,7 +76,7 @@ def test_a_run_folder_holds_what_it_should(finished):
 def test_the_same_seed_and_the_saved_configuration_repeat_the_run(
   finished, npz, tmp_path
 ):
-  assert run(npz, tmp_path / "b", "--limit", "macs=300000") == 0
+  assert run(npz, tmp_path / "b", "--limit", "macs=25000") == 0
   again = ["search", "--config", str(finished / "config.yaml")]
   assert main([*again, "--out", str(tmp_path / "c")]) == 0
   for other in ("b", "c"):
@@ -89,14 +86,22 @@ def test_the_same_seed_and_the_saved_configuration_repeat_the_run(
     ).read_text()
 
 
-def test_show_prints_every_format(finished, capsys):
-  assert main(["show", str(finished), "--format", "nasbench201"]) == 0
+def test_show_prints_every_format(finished, tmp_path, capsys):
+  conv, pool = "|nor_conv_3x3~0|", "avg_pool_3x3"
+  given = f"{conv}+{conv[:-1]}|none~1|+|{pool}~0|skip_connect~1|{pool}~2|"
+  assert main(["show", given, "--format", "nasbench201"]) == 0
   text = capsys.readouterr().out.strip()
+  assert text == given
   operation = r"(none|skip_connect|nor_conv_1x1|nor_conv_3x3|avg_pool_3x3)"
   node = "".join(rf"\|{operation}~{i}" for i in range(3)) + r"\|"
   assert re.search(node + "$", text)
   assert main(["show", text, "--format", "json"]) == 0
-  assert json.loads(capsys.readouterr().out)["metrics"]["params"]["value"] > 0
+  shown = capsys.readouterr().out
+  assert json.loads(shown)["metrics"]["params"]["value"] > 0
+  # A run folder of that space too.
+  (tmp_path / "genotype.json").write_text(shown)
+  assert main(["show", str(tmp_path), "--format", "nasbench201"]) == 0
+  assert capsys.readouterr().out.strip() == given
   assert main(["show", str(finished / "genotype.json")]) == 0
   assert "macs" in capsys.readouterr().out
 
@@ -157,7 +162,10 @@ REFUSED = [
   (["--objective", "cross_entropi"], "did you mean cross_entropy?"),
   (["--objective", "params", "params"], "twice"),
   (["--device", "x86-servr"], "did you mean x86-server?"),
-  (["--links", "dense"], "the space nasbench201 has none"),
+  (
+    ["--space", "nasbench201", "--links", "dense"],
+    "the space nasbench201 has none",
+  ),
   (["--temperature", "2", "--relaxation", "proxyless"], "has none"),
   (["--batch-size", "1000"], "training images"),
   (["--epochs", "0"], "below 1"),
