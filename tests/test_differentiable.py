@@ -267,3 +267,24 @@ def test_wrong_parts_are_refused(toy):
       toy,
       objectives=[objectives.cross_entropy()._replace(task=("colour",))],
     )
+
+
+@pytest.mark.parametrize("tightening", [False, True])
+def test_limits_are_part_of_the_state(toy, batches, tightening):
+  """One compiled step serves every limit, one that moves too."""
+  schedule = constraints.tighten(start=2.0, tau=5.0) if tightening else None
+  metric = hardware.params(toy)
+  made = search.differentiable(
+    toy,
+    constraints=[constraints.at_most(metric, 400.0, schedule=schedule)],
+    hypergradient=hypergradients.single_level(),
+  )
+  state = jax.jit(made.init)(jax.random.key(0))
+  train, valid = batches(toy.arguments["image_shape"])
+  for limit in (400.0, 200.0):
+    (own,) = state.member.limits
+    member = state.member._replace(limits=(jnp.full_like(own, limit),))
+    _, info = made.update(state._replace(member=member), train, valid)
+    cost = float(info.costs["params"])
+    found = float(info.violations["params"])
+    assert found == pytest.approx(cost / limit - 1, rel=1e-5)
