@@ -168,3 +168,11 @@ def test_a_validation_folder_is_the_second_half(tmp_path, capsys):
   assert "(30 + 18 images of 8x8x1)" in said
   assert "scored on 18 of 18 validation images" in said
   assert "48 training images, augmentation: crop=1" in said
+
+
+def test_moved_data_may_be_named_as_nasjax_names_its_own(tmp_path):
+  """`digits` is no folder beside where the command is called."""
+  out = tmp_path / "run"
+  assert search("digits", out, "--epochs", "1", "--batch-size", "64") == 0
+  words = ["retrain", str(out), "--epochs", "1", "--data", "digits"]
+  assert main(words) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from nasjax import (
   training,
 )
 from nasjax.cli import config as configs
-from nasjax.cli import fingerprint, own_spaces, parts, reuse
+from nasjax.cli import fingerprint, own_spaces, parts, paths, reuse
 from nasjax.cli.config import SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
@@ -60,7 +59,8 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     reuse.check_row_order(searched, run)
   decided, _ = own_spaces.read_genotype(source)
   if config.data is not None:
-    searched = dataclasses.replace(searched, data=os.path.abspath(config.data))
+    moved = dataclasses.replace(searched, data=config.data)
+    searched = paths.absolute(moved)
   dataset = parts.dataset(searched)
   _check_data(run, searched, dataset, moved=config.data is not None)
   train = data.everything(dataset)
@@ -109,7 +109,7 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       run_folder.clear(folder)
       checkpoint.remove_all(folder / checkpoint.FOLDER)
     for note in dataset.notes:
-      print(one_line(note))
+      print(note)
     print(
       f"{size} training images, augmentation:"
       f" {data.augmentation_text(augmentation)}",
