@@ -34,6 +34,23 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 settings.register_profile("nasjax", deadline=None, max_examples=20)
 settings.load_profile("nasjax")
 
+# A file goes to one worker as a whole. These take longest: begun last, one of
+# them would run while the other worker waits.
+_FIRST = (
+  "test_readme.py",
+  "test_programs.py",
+  "test_same_set.py",
+  "test_imports.py",
+  "test_differentiable.py",
+  "test_cli_evolution.py",
+  "test_quantization_of_networks.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Begins with the files that take longest."""
+  items.sort(key=lambda item: item.path.name not in _FIRST)
+
 
 @pytest.fixture(scope="session")
 def tiny_nasbench201():

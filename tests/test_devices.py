@@ -262,7 +262,7 @@ def test_limits_of_several_devices_are_kept(npz, tmp_path, capsys):
   "words, said",
   [
     (["--limit", "stm32f746:peak_sram_kib=0.1"], "no architecture"),
-    (["--limit", "edp_mj_ms=1e-9"], "keeps it; the nearest"),
+    (["--limit", "edp_mj_ms=1e-9", "--nodes", "1"], "keeps it; the nearest"),
     (["--limit", "peak_sram_kb=3"], "did you mean peak_sram_bytes"),
     (["--block", "device", "--device", "TABLE"], "prefers none"),
   ],
