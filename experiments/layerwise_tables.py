@@ -243,7 +243,7 @@ def by_nsga2(problem: Accuracies, budget: int):
   error = jnp.asarray(100.0 - problem.accuracy, jnp.float32)
   over = jnp.asarray(np.maximum(problem.violation, 0.0), jnp.float32)
   evolution = nsga2.nsga2(
-    genetics.cardinalities(problem.space.masks),
+    genetics.cardinalities(problem.space),
     objectives=1,
     population=population,
     capacity=budget,

@@ -96,7 +96,7 @@ def trainer(space, images: int, epochs: int = EPOCHS):
     low_bits=FLOAT,
     name="path_supernet",
   )
-  counts = genetics.cardinalities(space.masks)
+  counts = genetics.cardinalities(space)
 
   @jax.jit
   def train(key, pool, mean, std, genes):
@@ -108,9 +108,7 @@ def trainer(space, images: int, epochs: int = EPOCHS):
     def step(shared, drawn):
       row, chance = drawn
       own = jnp.where(genes < 0, chance, genes)
-      path = genetics.one_path(
-        space.masks, genetics.to_choices(space.masks, own)
-      )
+      path = genetics.one_path(space.masks, genetics.to_choices(space, own))
       batch = data.gather(pool, row, mean, std)
       return network.weight_step(shared, path, batch)[0], None
 
@@ -122,7 +120,7 @@ def trainer(space, images: int, epochs: int = EPOCHS):
 
 def all_paths(space) -> np.ndarray:
   """What `trainer` takes for a supernet, i32[G]."""
-  return np.full(len(genetics.cardinalities(space.masks)), -1, np.int32)
+  return np.full(len(genetics.cardinalities(space)), -1, np.int32)
 
 
 def scorer(space):
@@ -143,7 +141,7 @@ def scorer(space):
       rows, scores = list(new.values()), []
       for first in range(0, len(rows), CHUNK):
         part = np.resize(rows[first : first + CHUNK], (CHUNK, len(rows[0])))
-        choices = genetics.to_choices(space.masks, part)
+        choices = genetics.to_choices(space, part)
         # Not waited for: calls run side by side.
         scores.append(accuracy(variables, choices, shown))
       found = np.concatenate([np.zeros(0), *scores])[: len(rows)]

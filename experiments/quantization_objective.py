@@ -138,11 +138,11 @@ def supernet_trainer(space, images, steps):
     name="supernet",
   )
   pool = pools.make_pool(images.train, images.statistics)
-  counts = genes.cardinalities(space.masks)
+  counts = genes.cardinalities(space)
 
   def step(carry, key):
     path, rows = jax.random.split(key)
-    choices = genes.to_choices(space.masks, genes.random(path, counts, 1)[0])
+    choices = genes.to_choices(space, genes.random(path, counts, 1)[0])
     batch = pools.gather(pool, jax.random.randint(rows, (BATCH,), 0, pool.size))
     sampled = genes.one_path(space.masks, choices)
     return made.weight_step(carry, sampled, batch)[0], None
@@ -174,7 +174,7 @@ def searcher(space, images, population, generations):
   )
   error = added_loss(space, images)
   made = nsga2.nsga2(
-    genes.cardinalities(space.masks),
+    genes.cardinalities(space),
     objectives=1,
     population=population,
     capacity=population * generations,
@@ -183,7 +183,7 @@ def searcher(space, images, population, generations):
   @jax.jit
   def run(key, variables, coefficient):
     def evaluate(points):
-      choices = genes.to_choices(space.masks, points)
+      choices = genes.to_choices(space, points)
       wrong = 1.0 - accuracy(variables, choices)
       value = wrong + coefficient * error(variables, choices)
       return value[:, None], jnp.zeros(len(points))

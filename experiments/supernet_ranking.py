@@ -68,7 +68,7 @@ def drawn(space, count: int) -> np.ndarray:
   found = space_tools.random_choices(
     space, np.random.default_rng(0), 10 * count
   )
-  genes = genetics.from_choices(space.masks, found)
+  genes = genetics.from_choices(space, found)
   _, first = np.unique(genes, axis=0, return_index=True)
   whole = [
     row

@@ -116,11 +116,11 @@ def staged_search(space, costs: Costs, reference, evaluations: int):
   )
 
   def fit(genes, values, violations):
-    choices = genetics.to_choices(space.masks, genes)
+    choices = genetics.to_choices(space, genes)
     state = guesses.fit(choices, values[:, :1], violations)
 
     def predict(genes):
-      choices = genetics.to_choices(space.masks, genes)
+      choices = genetics.to_choices(space, genes)
       error = guesses.predict(state, choices)
       known = costs.of(choices)
       return surrogates.Prediction(
@@ -132,7 +132,7 @@ def staged_search(space, costs: Costs, reference, evaluations: int):
     return predict
 
   return staged.staged(
-    genetics.cardinalities(space.masks),
+    genetics.cardinalities(space),
     fit,
     objectives=3,
     samples=round(FIRST * evaluations),
@@ -154,7 +154,7 @@ def run_search(
   while sum(map(len, genes)) < count:
     points, state = evolution.ask(state)
     points = np.asarray(points)
-    choices = genetics.to_choices(space.masks, points)
+    choices = genetics.to_choices(space, points)
     found = np.column_stack([1.0 - score(points), costs.of(choices)])
     state = evolution.tell(state, points, found)
     genes.append(points)
@@ -168,7 +168,7 @@ def run_search(
 def front_of(space, genes, values, costs: Costs, test: Score) -> Front:
   best = pareto.front(values)
   own = genes[best]
-  choices = genetics.to_choices(space.masks, own)
+  choices = genetics.to_choices(space, own)
   again = np.column_stack([1.0 - test(own), costs.of(choices)])
   return Front(own, values[best], again, len(values))
 
@@ -197,7 +197,7 @@ def run(found: argparse.Namespace) -> dict[str, Any]:
     staged_search(space, costs, drawn, found.evaluations) for costs in devices
   ]
   chance = nsga2.random_search(
-    genetics.cardinalities(space.masks),
+    genetics.cardinalities(space),
     objectives=3,
     population=found.evaluations,
     capacity=found.evaluations,

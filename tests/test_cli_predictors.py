@@ -29,7 +29,7 @@ def problem(npz):
 
 def _guessed(problem, measured):
   """(genes, built, errors, a measurement, what is predicted) of 80 networks."""
-  counts = genetics.cardinalities(problem.space.masks)
+  counts = genetics.cardinalities(problem.space)
   rng = np.random.default_rng(0)
   genes = rng.integers(counts, size=(80, len(counts))).astype(np.int32)
   built = [genetics.architecture(problem.space, g) for g in genes]
@@ -89,8 +89,7 @@ def test_what_is_measured_is_learnt_too(problem):
 
 def test_gradients_see_what_is_predicted(problem):
   """At one-hot weights the same means; towards fewer macs more feasible."""
-  masks = problem.space.masks
-  counts = genetics.cardinalities(masks)
+  counts = genetics.cardinalities(problem.space)
   rng = np.random.default_rng(1)
   genes = rng.integers(counts, size=(40, len(counts))).astype(np.int32)
   built = [genetics.architecture(problem.space, g) for g in genes]
@@ -102,11 +101,11 @@ def test_gradients_see_what_is_predicted(problem):
     ]
   )
   made = predictors.surrogate(problem, costs, ())
-  choices = genetics.to_choices(masks, genes)
+  choices = genetics.to_choices(problem.space, genes)
   state = made.fit(choices, values, np.zeros(40))
   hot = {
     n: np.stack([a.one_hot()[n] for a in built]).astype(np.float32)
-    for n in masks
+    for n in problem.space.masks
   }
   mean, feasible = made.expected(state, hot)
   guess = made.predict(state, choices)

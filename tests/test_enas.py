@@ -101,7 +101,7 @@ def run(made, steps, key=0):
 
 def test_kinds_are_rows_of_one_group_with_the_same_candidates():
   masks = {"x": MASK, "y": MASK[:1]}
-  assert genetics.kinds(masks).tolist() == [0, 1, 0, 2]
+  assert genetics.kinds(SimpleNamespace(masks=masks)).tolist() == [0, 1, 0, 2]
 
 
 def test_rewards_are_what_the_module_says():
@@ -123,7 +123,7 @@ def test_rewards_are_what_the_module_says():
   )
   state, batch = made.init(jax.random.key(1)), label_batch()
   genes, _ = made_by.ask(state.member.controller)
-  choices = np.asarray(genetics.to_choices(FAKE.masks, genes)["edges"])
+  choices = np.asarray(genetics.to_choices(FAKE, genes)["edges"])
   cost = np.array([1.0, 2.0, 5.0])[choices].sum(-1)
   accuracy = (choices == 2).mean(-1)
   wrong = np.log(3 + np.e)  # of a wrong guess; a right one has it less 1

@@ -40,7 +40,7 @@ def tiny():
 
 def everything(space):
   """All architectures."""
-  counts = genes.cardinalities(space.masks)
+  counts = genes.cardinalities(space)
   for row in itertools.product(*(range(n) for n in counts)):
     yield genes.architecture(space, np.array(row, np.int32))
 

@@ -1,6 +1,7 @@
 """Searches through predictors: budgets, resuming, exact fronts of toys."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ GROUPS = {"layers": Group(EDGES, KINDS)}
 # The first layer has no "c": values of genes and candidates differ.
 MASKS = {"layers": np.ones((EDGES, 4), bool)}
 MASKS["layers"][0, 2] = False
-COUNTS = genetics.cardinalities(MASKS)
+SPACE = SimpleNamespace(masks=MASKS, groups=GROUPS)
+COUNTS = genetics.cardinalities(SPACE)
 ALL = np.array(list(itertools.product(*map(range, COUNTS))), np.int32)
 _RNG = np.random.default_rng(3)
 _COST = _RNG.uniform(0.5, 3.0, (EDGES, 4))
@@ -28,7 +30,7 @@ _GAIN = _RNG.uniform(0.0, 1.0, (EDGES, 4)) + 0.5 * _COST
 
 def evaluate(genes):
   """(objectives f64[N, 2], violations f64[N]); "d" at the end breaks one."""
-  chosen = genetics.to_choices(MASKS, np.asarray(genes))["layers"]
+  chosen = genetics.to_choices(SPACE, np.asarray(genes))["layers"]
   edges = np.arange(EDGES)
   cost = _COST[edges, chosen].sum(-1)
   error = 20.0 * np.exp(-0.4 * _GAIN[edges, chosen].sum(-1)) + 1.0
@@ -48,7 +50,7 @@ def volume(values, over):
 def predictors():
   drawn = ALL[np.random.default_rng(0).permutation(len(ALL))[:60]]
   return surrogates.surrogate(
-    GROUPS, ("error", "cost"), genetics.to_choices(MASKS, drawn)
+    GROUPS, ("error", "cost"), genetics.to_choices(SPACE, drawn)
   )
 
 
@@ -97,7 +99,7 @@ def check_volume(evolution, archive):
 @pytest.fixture(scope="module")
 def made_hybrid(predictors):
   propose = hybrid.through_predictor(
-    predictors, MASKS, capacity=60, count=10, members=8, steps=10
+    predictors, SPACE, capacity=60, count=10, members=8, steps=10
   )
   return hybrid.hybrid(
     COUNTS, propose, objectives=2, population=10, capacity=60, period=1
@@ -107,9 +109,9 @@ def made_hybrid(predictors):
 @pytest.fixture(scope="module")
 def made_staged(predictors):
   def fit(genes, values, over):
-    state = predictors.fit(genetics.to_choices(MASKS, genes), values, over)
+    state = predictors.fit(genetics.to_choices(SPACE, genes), values, over)
     return lambda genes: predictors.predict(
-      state, genetics.to_choices(MASKS, genes)
+      state, genetics.to_choices(SPACE, genes)
     )
 
   return staged.staged(
@@ -182,7 +184,7 @@ def test_gradients_lead_to_better_points_than_chance(predictors):
   values, over = evaluate(some)
   feasible = np.flatnonzero(over <= 0)
   propose = hybrid.through_predictor(
-    predictors, MASKS, capacity=40, count=5, members=8, steps=10
+    predictors, SPACE, capacity=40, count=5, members=8, steps=10
   )
   nothing = np.zeros((0, EDGES), np.int32)
   found = propose(
@@ -236,8 +238,8 @@ def test_networks_that_cost_nothing_spoil_no_others_prediction():
 
 
 def test_weights_of_genes_are_those_of_their_choices():
-  weights = genetics.to_weights(MASKS, genetics.one_hot(ALL, COUNTS))["layers"]
-  choices = genetics.to_choices(MASKS, ALL)["layers"]
+  weights = genetics.to_weights(SPACE, genetics.one_hot(ALL, COUNTS))["layers"]
+  choices = genetics.to_choices(SPACE, ALL)["layers"]
   np.testing.assert_array_equal(weights, np.eye(4, dtype=np.float32)[choices])
 
 
@@ -254,5 +256,5 @@ def test_hybrid_refuses(wrong):
 def test_a_temperature_of_zero_is_refused(predictors):
   with pytest.raises(ValueError, match="temperatures"):
     hybrid.through_predictor(
-      predictors, MASKS, capacity=10, temperatures=(1.0, 0.0)
+      predictors, SPACE, capacity=10, temperatures=(1.0, 0.0)
     )

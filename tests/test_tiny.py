@@ -66,7 +66,7 @@ def smaller(width=50, side=8):
 
 def everything(space):
   """All architectures."""
-  counts = genes.cardinalities(space.masks)
+  counts = genes.cardinalities(space)
   for row in itertools.product(*(range(n) for n in counts)):
     yield genes.architecture(space, np.array(row, np.int32))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from nasjax.hardware import fit as fitting
 from nasjax.search import genes as genetics
 from nasjax.search import surrogate as surrogates
 from nasjax.spaces.nasbench201 import OPERATIONS
-from nasjax.types import Group, Masks
+from nasjax.types import Group
 from tabular_strategies import Table, reading
 
 _REFERENCE = 2000
@@ -24,11 +25,11 @@ class Guesses(NamedTuple):
   """A surrogate of a table and the candidates of its genes."""
 
   surrogate: surrogates.Surrogate
-  masks: Masks  # bool[G, K] of its one group
+  space: Any  # with the masks bool[G, K] of its one group
 
   def choices(self, genes) -> dict[str, np.ndarray]:
     """Choices i32[N, G] of genes i32[N, G]."""
-    return genetics.to_choices(self.masks, np.asarray(genes))
+    return genetics.to_choices(self.space, np.asarray(genes))
 
 
 @functools.lru_cache(maxsize=4)
@@ -49,6 +50,7 @@ def guesses(table: Table) -> Guesses:
       [[word in names for word in words] for names in table.candidates]
     )
   }
+  own = SimpleNamespace(masks=masks, groups=groups)
   drawn = np.random.default_rng(0).integers(
     table.cardinalities, size=(_REFERENCE, len(table.candidates))
   )
@@ -56,12 +58,12 @@ def guesses(table: Table) -> Guesses:
   found = surrogates.surrogate(
     groups,
     kinds,
-    genetics.to_choices(masks, drawn),
+    genetics.to_choices(own, drawn),
     ends=ends,
     ties=ties,
     costs=costs,
   )
-  return Guesses(found, masks)
+  return Guesses(found, own)
 
 
 def fit(table: Table):

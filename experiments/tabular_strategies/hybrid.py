@@ -60,7 +60,7 @@ def _evolution(table, capacity):
     return known[lookup(genes)]
 
   inner = hybrid.through_predictor(
-    made.surrogate, made.masks, capacity=capacity, count=BATCH
+    made.surrogate, made.space, capacity=capacity, count=BATCH
   )
 
   def propose(key, told):

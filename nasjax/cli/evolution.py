@@ -61,13 +61,13 @@ class Evaluator:
 
   def accuracies(self, points: np.ndarray) -> np.ndarray:
     """f64[N] in 0..1 of genes i32[N, G]."""
-    masks, found = self.problem.space.masks, []
+    found = []
     for start in range(0, len(points), _CHUNK):
       self._stop.check()
       part = points[start : start + _CHUNK]
       # One shape, so that one program serves all.
       rows = np.resize(part, (_CHUNK, part.shape[1]))
-      choices = genetics.to_choices(masks, rows)
+      choices = genetics.to_choices(self.problem.space, rows)
       scores = self._accuracy(
         self._variables,
         {n: jnp.asarray(c) for n, c in choices.items()},
@@ -240,7 +240,7 @@ def _chance(problem, points, values, violations):
 
 def _scorer(problem, evaluate) -> Callable[[Architecture], float]:
   def accuracy(architecture):
-    point = genetics.from_choices(problem.space.masks, architecture.choices)
+    point = genetics.from_choices(problem.space, architecture.choices)
     return float(evaluate.accuracies(point[None])[0])
 
   return accuracy

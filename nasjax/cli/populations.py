@@ -12,7 +12,6 @@ from nasjax.cli import measuring, metrics, predictors
 from nasjax.errors import InputError
 from nasjax.hardware import bundle
 from nasjax.search import genes, hybrid, nsga2, staged
-from nasjax.spaces.space import kept_of
 from nasjax.types import Array, Evolution, Key
 
 STRATEGIES = ("hybrid", "nsga2", "random", "staged")
@@ -59,13 +58,6 @@ def check(problem) -> Measured | None:
   Raises:
     InputError: a space, an objective or a measurement that it cannot have.
   """
-  if kept_of(problem.space):
-    raise InputError(
-      f"--strategy {problem.config.strategy}",
-      f"{problem.space.name} keeps a fixed number of edges, which crossover and"
-      " mutation do not",
-      "use differentiable or enas",
-    )
   used = [m.name for m in costs(problem)]
   used += [m.name for m, _ in problem.limits if m.name not in used]
   word, batch = problem.config.measured, problem.config.device_batch
@@ -86,7 +78,7 @@ def ends(problem) -> np.ndarray:
 def make(problem, measured: Measured | None = None) -> Evolution:
   """The evolution of a problem; `measured` only where it runs."""
   config = problem.config
-  counts = genes.cardinalities(problem.space.masks)
+  counts = genes.cardinalities(problem.space)
   shared = dict(
     objectives=1 + len(costs(problem)), capacity=int(ends(problem)[-1])
   )
@@ -104,7 +96,7 @@ def make(problem, measured: Measured | None = None) -> Evolution:
   if config.strategy == "hybrid":
     refine = hybrid.through_predictor(
       learnt,
-      problem.space.masks,
+      problem.space,
       capacity=shared["capacity"],
       count=config.population,
     )
@@ -137,25 +129,17 @@ def sampled_points(problem, weights, key: Key) -> np.ndarray:
   Returns:
     The most probable architecture within the limits, then samples.
   """
-  masks, space = problem.space.masks, problem.space
-  size = problem.config.population - 1
+  space, size = problem.space, problem.config.population - 1
   best = space.decide(weights, problem.limits).choices
-  choices = {}
-  for index, (name, w) in enumerate(weights.items()):
-    # Not quite 0, so that what exists may be drawn at all.
-    logits = jnp.log(jnp.where(masks[name], w + 1e-6, 0.0))
-    draws = jax.random.categorical(
-      jax.random.fold_in(key, index), logits, shape=(size, len(w))
-    )
-    choices[name] = np.concatenate([best[name][None], np.asarray(draws)])
-  return genes.from_choices(masks, choices)
+  first = genes.from_choices(space, {n: row[None] for n, row in best.items()})
+  return np.concatenate([first, genes.drawn(space, weights, key, size)])
 
 
 def random_points(problem, key: Key) -> np.ndarray:
   """As many random points as the evolution evaluates, i32[N, G]."""
   size = int(ends(problem)[-1])
   made = nsga2.random_search(
-    genes.cardinalities(problem.space.masks),
+    genes.cardinalities(problem.space),
     objectives=1,
     population=size,
     capacity=size,

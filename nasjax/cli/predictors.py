@@ -94,12 +94,12 @@ def surrogate(
 
 def fit(problem: Any, made: Surrogate) -> staged.Fit:
   """A surrogate as `staged.staged` takes it, on genes."""
-  masks = problem.space.masks
+  space = problem.space
 
   def fitted(genes, objectives, violations):
-    choices = genetics.to_choices(masks, genes)
+    choices = genetics.to_choices(space, genes)
     state = made.fit(choices, objectives, violations)
-    return lambda genes: made.predict(state, genetics.to_choices(masks, genes))
+    return lambda genes: made.predict(state, genetics.to_choices(space, genes))
 
   return fitted
 

@@ -24,7 +24,7 @@ from nasjax.cli import (
 )
 from nasjax.cli.config import SearchConfig, flag
 from nasjax.errors import InputError
-from nasjax.search import enas, evaluation, rates
+from nasjax.search import enas, evaluation, genes, rates
 from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Metric, Relaxation, Search
@@ -338,7 +338,9 @@ def _enas(problem) -> Strategy:
 
       key = jax.random.fold_in(jax.random.key(config.seed), 2)
       params = state.member.controller.params
-      return enas.decide(space, controller, params, key, score, problem.limits)
+      return enas.decide(
+        space, controller, params, key, score, problem.limits, say=print
+      )
 
     return _decision(problem, relaxation, state, decide, stop)
 
@@ -352,14 +354,19 @@ def _enas(problem) -> Strategy:
 def _evolution(problem) -> Strategy:
   """A supernet trained on uniform single paths (Guo et al. 2020), then points.
 
-  The logits stay where they are, equal, and gdas draws one path an edge.
+  The logits stay where they are, equal.
   """
   measure = populations.check(problem)
-  relaxation = relaxations.gdas()._replace(
-    init=lambda key, masks: {
-      n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()
-    }
-  )
+
+  def sample(key, logits, masks, step):
+    del logits, masks, step
+    return genes.uniform_path(problem.space, key)
+
+  def init(key, masks):
+    del key
+    return {n: jnp.zeros(jnp.shape(m), jnp.float32) for n, m in masks.items()}
+
+  relaxation = relaxations.softmax()._replace(init=init, sample=sample)
 
   def search_of(settings):
     return searches.differentiable(

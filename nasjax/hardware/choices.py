@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import kept_edges
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import table as tables
 from nasjax.reader import number, read_csv, whole
@@ -120,8 +121,11 @@ class ChoiceTable(NamedTuple):
         f"the space {space.name} has none",
       )
 
+    kept = kept_edges.kept_sets(space)
+
     def expected(weights):
       weights = {n: jnp.asarray(w, jnp.float32) for n, w in weights.items()}
+      weights = kept_edges.probabilities(weights, kept)
       return jnp.float32(self.value(weights, ends))
 
     def exact(architecture):

@@ -199,6 +199,7 @@ class Device(NamedTuple):
       size(works.fixed),
       found,
       joint=[p.table(size) for p in works.products],
+      kept=works.kept,
       device=self.name,
       source=f"counted, {own.bits} bits of {self.name} ({own.source})",
     )

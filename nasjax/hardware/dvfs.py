@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import kept_edges
 from nasjax.errors import InputError
 from nasjax.hardware import energy as energies
 from nasjax.hardware.profile import Profile
@@ -57,6 +58,7 @@ def best_product(
   demand = energies.demand(distinct, own)
 
   def best(weights):
+    weights = kept_edges.probabilities(weights, works.kept)
     total = jnp.asarray(fixed)
     for group, table in counts.items():
       total += jnp.einsum("ek,ekn->n", jnp.asarray(weights[group]), table)

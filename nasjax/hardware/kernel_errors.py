@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import kept_edges
 from nasjax.errors import InputError
 from nasjax.hardware import quantization
 from nasjax.spaces import edge_variables
@@ -77,6 +78,7 @@ def error_metric(
     InputError: the space has no plan.
   """
   return _of_weights(
+    space,
     "quantization_error",
     candidate_errors(
       space, params, bits, per_channel=per_channel, batch_stats=batch_stats
@@ -100,6 +102,7 @@ def asymmetry_metric(space: Any, params: Any) -> Metric:
     InputError: the space has no plan.
   """
   return _of_weights(
+    space,
     "weight_asymmetry",
     _candidate_means(space, params, quantization.asymmetry),
     "computed from the supernet's weights",
@@ -157,10 +160,12 @@ def _kernels(params: Mapping, stats: Mapping) -> list[Array]:
   ]
 
 
-def _of_weights(name, found, source) -> Metric:
+def _of_weights(space, name, found, source) -> Metric:
   tables = {n: np.asarray(t, np.float64) for n, t in found.items()}
+  kept = kept_edges.kept_sets(space)
 
   def expected(weights: Mapping[str, Array]) -> Array:
+    weights = kept_edges.probabilities(weights, kept)
     return sum(
       jnp.sum(weights[n] * jnp.asarray(t, jnp.float32))
       for n, t in tables.items()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nasjax import kept_edges
 from nasjax.errors import InputError
 from nasjax.hardware import memory
 from nasjax.hardware.graph import Operation, network, of_link, opaque
@@ -75,6 +76,7 @@ def peak_metric(
     exact=None if fixed_order else exact,
     device=device,
     source=source,
+    kept=kept_edges.kept_sets(space),
   )
 
 

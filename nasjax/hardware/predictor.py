@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nasjax import kept_edges
 from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import features, gaussian_process
 from nasjax.hardware.scores import Errors, folds, prediction_errors
@@ -55,11 +56,16 @@ class ArchitecturePredictor(NamedTuple):
   process: gaussian_process.GaussianProcess
   groups: Mapping[str, Group]
   errors: Errors  # each sample predicted from all others
+  kept: Mapping[str, kept_edges.KeptSets] = {}  # of the space
 
   def expected(self, weights: Weights) -> jax.Array:
     """The mean f32[] of weights f[E, K] a group; differentiable."""
+    return self.process.predict(self.features(self._relaxed(weights)))
+
+  def _relaxed(self, weights: Weights) -> Weights:
+    """Weights as f32, and as networks keep edges."""
     weights = {n: jnp.asarray(w, jnp.float32) for n, w in weights.items()}
-    return self.process.predict(self.features(weights))
+    return kept_edges.probabilities(weights, self.kept)
 
   def of(self, choices: Choices) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation f64[N] of choices i32[N, E] a group."""
@@ -84,26 +90,25 @@ class ArchitecturePredictor(NamedTuple):
         wants it; below 0 curious.
     """
 
-    def value(weights, to):
-      found = self.features({n: to(w) for n, w in weights.items()})
+    def value(weights):
+      found = self.features(weights)
       if not deviations:
         return self.process.predict(found)
       mean, spread = self.process.predict_with_deviation(found)
       return mean + deviations * spread
 
     def expected(weights):
-      return value(weights, lambda w: jnp.asarray(w, jnp.float32))
+      return value(self._relaxed(weights))
 
     def exact(architecture):
-      return float(value(architecture.one_hot(), _float64))
+      hot = architecture.one_hot()
+      return float(
+        value({n: np.asarray(w, np.float64) for n, w in hot.items()})
+      )
 
     samples = len(self.process.inputs)
     source = f"predicted from {samples} networks: {self.errors}"
     return Metric(name, unit, device, expected, exact, True, source)
-
-
-def _float64(array):
-  return np.asarray(array, np.float64)
 
 
 def architecture_predictor(
@@ -137,7 +142,8 @@ def architecture_predictor(
     **settings,
   )
   errors = prediction_errors(process.left_out, values)
-  return ArchitecturePredictor(made, process, space.groups, errors)
+  kept = kept_edges.kept_sets(space)
+  return ArchitecturePredictor(made, process, space.groups, errors, kept)
 
 
 def accuracy_predictor(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import nnls
 
+from nasjax import kept_edges
 from nasjax.hardware import choices as choice_tables
 from nasjax.types import Choices, Group, Metric
 
@@ -48,6 +49,7 @@ class Transferred(NamedTuple):
   ends: Mapping[str, Sequence[tuple[int, int]]]
   tables: Mapping[str, tuple[float, Mapping[str, np.ndarray]]]
   evidence: Mapping[str, float]  # of each rule, sums to 1
+  kept: Mapping[str, kept_edges.KeptSets] = {}  # of the space
 
   def value(self, weights):
     """The cost f[...] of weights f[..., E, K]; differentiable with JAX."""
@@ -72,6 +74,7 @@ class Transferred(NamedTuple):
 
     def expected(weights):
       weights = {n: jnp.asarray(w, jnp.float32) for n, w in weights.items()}
+      weights = kept_edges.probabilities(weights, self.kept)
       return jnp.float32(self.value(weights))
 
     def exact(architecture):
@@ -141,6 +144,7 @@ def transfer(
   ends: Mapping[str, Sequence[tuple[int, int]]] | None = None,
   ties: Mapping[str, Sequence[Sequence[Any]]] | None = None,
   gauge: Mapping[str, int],
+  kept: Mapping[str, kept_edges.KeptSets] | None = None,
 ) -> Transferred:
   """Learns a target device's costs from few networks.
 
@@ -152,6 +156,8 @@ def transfer(
     ends: nodes of the edges, see `choices.ends_of`.
     ties: entries that stand for the same workloads, see `fit.ties_of`.
     gauge: the candidate of each group with entries 0, see `fit.gauge_of`.
+    kept: edges of which a network keeps a fixed number, see
+      `kept_edges.kept_sets`.
 
   Returns:
     The target's costs.
@@ -184,7 +190,7 @@ def transfer(
     weight = shares[mine] / max(evidence[rule], 1e-300)
     mean = sum(w * found[i][1] for w, i in zip(weight, mine, strict=True))
     tables[rule] = _tables(mean, classes, groups)
-  return Transferred(groups, ends, tables, evidence)
+  return Transferred(groups, ends, tables, evidence, kept or {})
 
 
 def _sources(classes, groups, sources, rules, ends):

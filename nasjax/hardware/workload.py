@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import kept_edges
 from nasjax.hardware import products
 from nasjax.hardware.products import Product, ProductTable
 from nasjax.types import Metric
@@ -141,13 +142,15 @@ class SpaceWorkloads(NamedTuple):
   every network has. `joins`, shaped like `groups`, names the additions among
   `fixed` that read a candidate's output, with that in `after` (`none` or `skip`
   where nothing is computed): a device's fusion rules may make them cheaper.
-  `products` are layers whose workloads several choices shape together.
+  `products` are layers whose workloads several choices shape together. `kept`
+  says of which edges a network keeps a fixed number, see `kept_edges`.
   """
 
   fixed: tuple[Workload, ...]
   groups: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]]
   joins: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]] = {}
   products: tuple[Product, ...] = ()
+  kept: Mapping[str, kept_edges.KeptSets] = {}
 
   def distinct(self) -> list[Workload]:
     """Every workload once, as the device sees it, sorted."""
@@ -182,9 +185,10 @@ def additive_metric(
     source: where the numbers come from.
 
   Returns:
-    `expected` = constant + fixed + sum(weights * table), differentiable, and
-    the multilinear forms of layers that several choices shape; `exact` the
-    same in float64.
+    `expected` = constant + fixed + sum(probabilities * table), differentiable,
+    and the multilinear forms of layers that several choices shape; `exact` the
+    same in float64. The probabilities are the weights, but for edges of which a
+    fixed number is kept, see `kept_edges`.
 
   Raises:
     ValueError: a cost that is not finite; it would make gradients NaN even at
@@ -215,6 +219,7 @@ def additive_metric(
   of_products = products.expected(joint)
 
   def expected(weights):
+    weights = kept_edges.probabilities(weights, workloads.kept)
     value = jnp.float32(fixed) + of_products(weights)
     for group, table in tables.items():
       value += jnp.sum(weights[group] * jnp.asarray(table, jnp.float32))
@@ -249,6 +254,7 @@ def largest_metric(
   exact: Callable[[Any], float] | None = None,
   device: str | None = None,
   source: str = "",
+  kept: Mapping[str, kept_edges.KeptSets] | None = None,
 ) -> Metric:
   """A metric that is the largest of its parts: one table entry a choice.
 
@@ -262,14 +268,16 @@ def largest_metric(
       default: they are the value.
     device: the device it belongs to, if any.
     source: where the numbers come from.
+    kept: edges of which a network keeps a fixed number, see `kept_edges`.
 
   Returns:
     `expected` is the mean of the largest entry when every choice is drawn
-    from its weights on its own: by the distribution function, a polynomial in
-    the weights, so differentiable. It is exact at one-hot points (an upper
-    bound with `exact`). The mean of the largest, not the largest of the
-    means: that one would lie below. Where combinations share a choice, see
-    `products.below`, it is an upper bound between one-hot points.
+    from its weights on its own, and edges are kept as `kept` says: by the
+    distribution function, a polynomial in the weights, so differentiable. It
+    is exact at one-hot points (an upper bound with `exact`). The mean of the
+    largest, not the largest of the means: that one would lie below. Where
+    combinations share a choice, see `products.below`, it is an upper bound
+    between one-hot points.
   """
   groups = list(tables)
   rows = [np.maximum(np.asarray(tables[g], np.float64), floor) for g in groups]
@@ -282,12 +290,14 @@ def largest_metric(
     for row in rows
   ]
   jointly_below = products.below(joint, levels[:-1])
+  kept = kept or {}
 
   def expected(weights):
     under = jointly_below(weights)
     for group, inside in zip(groups, below, strict=True):
-      # f32[levels, E]: each choice is at most this level.
-      under *= jnp.prod(jnp.sum(weights[group][None] * inside, -1), -1)
+      rows = jnp.asarray(weights[group], jnp.float32)
+      none, sets = kept.get(group, (0, ()))
+      under *= kept_edges.below(rows, inside, none, sets)
     return jnp.float32(floor) + jnp.sum(steps * (1.0 - under))
 
   def largest(architecture):
@@ -337,12 +347,18 @@ def flops(space) -> Metric:
 def skips(space) -> Metric:
   """Choices that compute nothing, `none` and skips, of a space's networks.
 
+  `none` does not count where every network has as many of them: on edges of
+  which a fixed number is kept.
+
   As a limit it is P-DARTS's bound on skips (Chen et al. 2019, section 3.3), in
   the search as well as on what it decides.
   """
   tables = {n: np.asarray(m, np.float32) for n, m in space.skips.items()}
 
+  kept = kept_edges.kept_sets(space)
+
   def expected(weights):
+    weights = kept_edges.probabilities(weights, kept)
     return sum(jnp.sum(weights[n] * table) for n, table in tables.items())
 
   def exact(architecture):

@@ -86,8 +86,8 @@ def space_controller(
 ) -> Controller:
   """A controller of a space's choices; see `controller` for the arguments."""
   return controller(
-    genetics.cardinalities(space.masks),
-    kinds=genetics.kinds(space.masks),
+    genetics.cardinalities(space),
+    kinds=genetics.kinds(space),
     samples=samples,
     temperature=temperature,
     tanh_constant=tanh_constant,
@@ -99,7 +99,7 @@ def space_controller(
 
 def _sampled(space, genes) -> Sampled:
   """One architecture's genes i32[G], traced, as `space.apply` takes it."""
-  choices = genetics.to_choices(space.masks, genes)
+  choices = genetics.to_choices(space, genes)
   return genetics.one_path(space.masks, choices)
 
 
@@ -344,6 +344,7 @@ def decide(
   limits: Sequence[Limit] = (),
   *,
   most: int = 50,
+  say: Callable[[str], None] | None = None,
 ) -> Architecture:
   """The best of a controller's proposals that keep the limits.
 
@@ -359,6 +360,7 @@ def decide(
     score: the larger the better; called for `most` architectures at most.
     limits: constraints, or pairs (metric, upper bound).
     most: the greedy decode and so many draws less one.
+    say: told in one line where no proposal keeps the limits.
 
   Returns:
     The architecture; every limit is kept.
@@ -368,6 +370,11 @@ def decide(
   """
   found = proposals(space, controller, params, key, limits, most=most)
   if not found:
+    if say is not None:
+      say(
+        f"none of {_TRIED} proposals of the controller keeps the limits; the"
+        " most probable network that does is decided instead"
+      )
     weights = policy(space, controller).expect(params, None, None)
     weights = {name: np.asarray(w) for name, w in weights.items()}
     return space.decide(weights, limits)

@@ -27,7 +27,7 @@ from nasjax.search import genes as genetics
 from nasjax.search import nsga2, promising
 from nasjax.search import surrogate as surrogates
 from nasjax.search.surrogate import Surrogate
-from nasjax.types import Array, Evolution, Key, Masks
+from nasjax.types import Array, Evolution, Key
 
 __all__ = ["Propose", "State", "Told", "hybrid", "through_predictor"]
 
@@ -158,7 +158,7 @@ def hybrid(
 
 def through_predictor(
   surrogate: Surrogate,
-  masks: Masks,
+  space: Any,
   *,
   capacity: int,
   count: int = 50,
@@ -178,7 +178,7 @@ def through_predictor(
 
   Args:
     surrogate: of all objectives and limits; fitted anew at each call.
-    masks: bool[E, K] a group, the candidates of the genes.
+    space: the space, see `genes`.
     capacity: the most evaluations that it is ever fitted to.
     count: proposals.
     members: P.
@@ -195,7 +195,7 @@ def through_predictor(
   """
   if min(temperatures) <= 0:
     raise ValueError(f"temperatures {temperatures} must be above 0")
-  counts = genetics.cardinalities(masks)
+  counts = genetics.cardinalities(space)
   optimizer = optax.adam(learning_rate)
   open_ = jnp.arange(int(counts.max()))[None] < counts[:, None]  # [G, K]
 
@@ -209,7 +209,7 @@ def through_predictor(
       drawn = jnp.argmax(logits, -1)
       hard = genetics.one_hot(drawn, counts)
       weights = genetics.to_weights(
-        masks, hard + soft - jax.lax.stop_gradient(soft)
+        space, hard + soft - jax.lax.stop_gradient(soft)
       )
       means, feasible = surrogate.expected(state, weights)
       scaled = preference * (means - ideal[None]) / span[None]
@@ -231,7 +231,7 @@ def through_predictor(
 
   def propose(key: Key, told: Told) -> np.ndarray:
     state = surrogate.fit(
-      genetics.to_choices(masks, told.genes), told.objectives, told.violations
+      genetics.to_choices(space, told.genes), told.objectives, told.violations
     )
     kept = told.violations <= 0
     known = told.objectives[kept] if kept.any() else told.objectives
@@ -257,7 +257,7 @@ def through_predictor(
       return met
     chosen = promising.choose(
       order,
-      surrogate.predict(state, genetics.to_choices(masks, met)),
+      surrogate.predict(state, genetics.to_choices(space, met)),
       told.objectives,
       told.violations,
       count,

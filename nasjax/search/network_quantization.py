@@ -178,10 +178,10 @@ def quantization_error_metric(
   @lru_cache(maxsize=4096)
   def of(row: tuple[int, ...]) -> float:
     point = jnp.asarray(row, jnp.int32)[None]
-    return float(errors(variables, genes.to_choices(space.masks, point))[0])
+    return float(errors(variables, genes.to_choices(space, point))[0])
 
   def exact(architecture: Architecture) -> float:
-    point = genes.from_choices(space.masks, architecture.choices)
+    point = genes.from_choices(space, architecture.choices)
     return of(tuple(point.tolist()))
 
   def expected(weights):

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from nasjax import kept_edges
+
 __all__ = ["led_by_skips"]
 
 
@@ -25,12 +27,20 @@ def led_by_skips(
     lead: 1 or more.
 
   Returns:
-    0..1; edges that must skip do not count.
+    0..1; edges that must skip do not count, nor those that are not kept where
+    a fixed number is: the strongest are, without regard to `none`.
   """
   led = edges = 0
+  kept = kept_edges.kept_sets(space)
   for name, rows in weights.items():
     skips = np.asarray(space.skips[name])
-    rows, mask = np.asarray(rows), np.asarray(space.masks[name])
+    rows, mask = np.asarray(rows), np.array(space.masks[name])
+    none, sets = kept.get(name, (0, ()))
+    for own, count in sets:
+      mask[list(own), none] = False
+      strength = np.where(mask, rows, -np.inf)[list(own)].max(-1)
+      weakest = np.argsort(-strength, kind="stable")[count:]
+      mask[np.array(own)[weakest]] = False
     best = np.where(skips & mask, rows, 0.0).max(-1)
     other = np.where(~skips & mask, rows, 0.0).max(-1)
     free = (~skips & mask).any(-1)

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nasjax.hardware.workload import SpaceWorkloads, Workload
+from nasjax.kept_edges import Kept
 from nasjax.layers.barrier import computed_once
 from nasjax.layers.blocks import Block
 from nasjax.layers.mixed import Candidates
 from nasjax.types import Array
-
-# Sets of edges, and how many of each are not `none`.
-Kept = tuple[tuple[tuple[int, ...], int], ...]
 
 
 class Uneven(NamedTuple):

@@ -79,7 +79,10 @@ class Space(Protocol):
 
   @property
   def skips(self) -> dict[str, np.ndarray]:
-    """bool[E, K] a group: candidates without parameters that do nothing."""
+    """bool[E, K] a group: candidates without parameters that do nothing.
+
+    Not `none` on edges of `kept`.
+    """
 
   @property
   def cuts(self) -> Mapping[str, tuple[tuple[int, ...], ...]]:
@@ -243,10 +246,14 @@ def random_choices(
 
 
 def count_skips(architecture: Architecture) -> tuple[int, int]:
-  """How many of the choices are skips or none, and of how many."""
+  """How many of the choices are skips or none, and of how many.
+
+  Of edges of which a fixed number is kept only those kept are choices.
+  """
   skips = total = 0
   for name, row in architecture.choices.items():
     mask = np.asarray(architecture.space.skips[name])
     skips += int(mask[np.arange(len(row)), row].sum())
-    total += len(row)
+    sets = kept_of(architecture.space).get(name, ())
+    total += len(row) - sum(len(edges) - count for edges, count in sets)
   return skips, total

@@ -10,9 +10,10 @@ import numpy as np
 
 from nasjax.errors import InputError
 from nasjax.hardware.workload import SpaceWorkloads
+from nasjax.kept_edges import Kept, kept_sets
 from nasjax.spaces import network, supernet
 from nasjax.spaces.decision import decide
-from nasjax.spaces.plan import Kept, Plan, workloads
+from nasjax.spaces.plan import Plan, workloads
 from nasjax.spaces.space import Architecture, Limit
 from nasjax.types import Array, Group, Key, Masks, Sampled, Weights
 
@@ -67,9 +68,13 @@ class StagedSpace:
 
   @property
   def skips(self) -> dict[str, np.ndarray]:
-    """bool[E, K]: which candidates compute nothing."""
+    """bool[E, K]: which candidates compute nothing.
+
+    Of edges of which a fixed number is kept `none` is not one of them: every
+    network has as many.
+    """
     works = self.workloads().groups
-    return {
+    found = {
       n: np.array(
         [
           [
@@ -81,6 +86,10 @@ class StagedSpace:
       )
       for n, group in self.groups.items()
     }
+    for name, (none, sets) in kept_sets(self).items():
+      for edges, _ in sets:
+        found[name][list(edges), none] = False
+    return found
 
   @property
   def cuts(self) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -132,7 +141,7 @@ class StagedSpace:
 
   def workloads(self) -> SpaceWorkloads:
     """Which workloads each choice stands for, and the fixed ones."""
-    return workloads(self.plan)
+    return workloads(self.plan)._replace(kept=kept_sets(self))
 
   def decide(
     self, weights: Weights, limits: Sequence[Limit] = ()
