@@ -24,13 +24,23 @@ import numpy as np
 import optax
 from jax import lax
 
+from nasjax.relaxed import (
+  CLOSED,
+  each,
+  expect_softmax,
+  init,
+  probabilities,
+  straight_through,
+)
+from nasjax.two_paths import proxyless, renormalized_pair
 from nasjax.types import (
   Array,
+  ExpectFn,
   Key,
-  Logits,
   Masks,
   Relaxation,
   Sampled,
+  SampleFn,
   Step,
 )
 
@@ -42,13 +52,13 @@ __all__ = [
   "gumbel_softmax",
   "operation_dropout",
   "proxyless",
+  "renormalized_pair",
   "softmax",
   "sparsemax",
 ]
 
 MIN_TEMPERATURE = 0.01
-_CLOSED = -1e9  # a logit of a candidate that does not exist
-
+_AT_ONCE = 256  # draws of a user's function that are made together
 Temperature = float | optax.Schedule
 
 
@@ -62,42 +72,6 @@ def _schedule(temperature: Temperature) -> Callable[[Step], Array]:
   return at
 
 
-def _init(key: Key, masks: Masks) -> Logits:
-  """Logits near 0: DARTS's 1e-3 times normal noise."""
-  keys = jax.random.split(key, len(masks))
-  return {
-    name: 1e-3 * jax.random.normal(k, np.shape(masks[name]))
-    for k, name in zip(keys, sorted(masks), strict=True)
-  }
-
-
-def _each(
-  function: Callable[..., Array], key: Key, *trees: Mapping[str, Array]
-) -> dict[str, Array]:
-  """Maps over the groups with a key each, in the order of their names."""
-  names = sorted(trees[0])
-  keys = jax.random.split(key, len(names))
-  return {
-    name: function(k, *(jnp.asarray(t[name]) for t in trees))
-    for k, name in zip(keys, names, strict=True)
-  }
-
-
-def _probabilities(logits: Array, mask: Array) -> Array:
-  probabilities = jax.nn.softmax(jnp.where(mask, logits, _CLOSED), axis=-1)
-  return jnp.where(mask, probabilities, 0.0)
-
-
-def _expect_softmax(logits: Logits, masks: Masks, step: Step) -> Logits:
-  del step
-  return {n: _probabilities(v, masks[n]) for n, v in logits.items()}
-
-
-def _straight_through(hard: Array, soft: Array) -> Array:
-  """`hard` in value, the Jacobian of `soft`."""
-  return lax.stop_gradient(hard - soft) + soft
-
-
 def softmax(*, temperature: Temperature = 1.0) -> Relaxation:
   """Softmax over the candidates (DARTS, Liu et al. 2019, equation 2).
 
@@ -105,19 +79,20 @@ def softmax(*, temperature: Temperature = 1.0) -> Relaxation:
     temperature: divides the logits; a number or a schedule of the step.
 
   Returns:
-    A relaxation whose weights are their own expectation.
+    A relaxation whose weights are their own expectation, and whose logits decay
+    by DARTS's 1e-3 (section 3.1.1).
   """
   at = _schedule(temperature)
 
   def expect(logits, masks, step):
     t = at(step)
-    return {n: _probabilities(v / t, masks[n]) for n, v in logits.items()}
+    return {n: probabilities(v / t, masks[n]) for n, v in logits.items()}
 
   def sample(key, logits, masks, step):
     del key
     return Sampled(expect(logits, masks, step))
 
-  return Relaxation(_init, sample, expect)
+  return Relaxation(init, sample, expect, weight_decay=1e-3)
 
 
 def gumbel_softmax(*, temperature: Temperature = 1.0) -> Relaxation:
@@ -137,11 +112,11 @@ def gumbel_softmax(*, temperature: Temperature = 1.0) -> Relaxation:
 
     def one(key, logits, mask):
       noise = jax.random.gumbel(key, logits.shape, logits.dtype)
-      return _probabilities((logits + noise) / t, mask)
+      return probabilities((logits + noise) / t, mask)
 
-    return Sampled(_each(one, key, logits, masks))
+    return Sampled(each(one, key, logits, masks))
 
-  return Relaxation(_init, sample, _expect_softmax)
+  return Relaxation(init, sample, expect_softmax)
 
 
 def gdas(*, temperature: Temperature = 10.0) -> Relaxation:
@@ -163,48 +138,11 @@ def gdas(*, temperature: Temperature = 10.0) -> Relaxation:
     for name, row in soft.sample(key, logits, masks, step).weights.items():
       index = jnp.argmax(row, axis=-1)
       hard = jax.nn.one_hot(index, row.shape[-1], dtype=row.dtype)
-      weights[name] = _straight_through(hard, row)
+      weights[name] = straight_through(hard, row)
       paths[name] = index[:, None].astype(jnp.int32)
     return Sampled(weights, paths)
 
-  return Relaxation(_init, sample, _expect_softmax)
-
-
-def proxyless() -> Relaxation:
-  """Binary gates over two sampled paths (ProxylessNAS, section 3.2).
-
-  Two candidates are drawn without replacement by their probabilities and
-  renormalised; one of them is active. The gate's gradient reaches both with
-  the Jacobian of the two-way softmax.
-
-  Returns:
-    A relaxation with two paths an edge, column 0 the active one.
-  """
-
-  def one(key, logits, mask):
-    draw, gate = jax.random.split(key)
-    closed = jnp.where(mask, logits, _CLOSED)
-    # The two largest of logits + Gumbel noise: sampling without replacement.
-    noise = jax.random.gumbel(draw, logits.shape, logits.dtype)
-    _, pair = lax.top_k(lax.stop_gradient(closed + noise), 2)
-    rows = jnp.arange(logits.shape[0])[:, None]
-    two = jax.nn.softmax(closed[rows, pair], axis=-1)
-    active = jax.random.uniform(gate, two.shape[:1]) < two[:, 0]
-    pair = jnp.where(active[:, None], pair, pair[:, ::-1])
-    two = jnp.where(active[:, None], two, two[:, ::-1])
-    soft = jnp.zeros_like(logits).at[rows, pair].set(two)
-    hard = jax.nn.one_hot(pair[:, 0], logits.shape[-1], dtype=logits.dtype)
-    weights = jnp.where(mask, _straight_through(hard, soft), 0.0)
-    return weights, pair.astype(jnp.int32)
-
-  def sample(key, logits, masks, step):
-    del step
-    both = _each(one, key, logits, masks)
-    return Sampled(
-      {n: w for n, (w, _) in both.items()}, {n: p for n, (_, p) in both.items()}
-    )
-
-  return Relaxation(_init, sample, _expect_softmax)
+  return Relaxation(init, sample, expect_softmax)
 
 
 def sparsemax(*, temperature: Temperature = 1.0) -> Relaxation:
@@ -219,7 +157,7 @@ def sparsemax(*, temperature: Temperature = 1.0) -> Relaxation:
   at = _schedule(temperature)
 
   def project(logits, mask):
-    z = jnp.where(mask, logits, _CLOSED)
+    z = jnp.where(mask, logits, CLOSED)
     # Relative to the largest, so that no digits are lost.
     z = z - lax.stop_gradient(z.max(-1, keepdims=True))
     ordered = -jnp.sort(-z, axis=-1)
@@ -239,7 +177,7 @@ def sparsemax(*, temperature: Temperature = 1.0) -> Relaxation:
     del key
     return Sampled(expect(logits, masks, step))
 
-  return Relaxation(_init, sample, expect)
+  return Relaxation(init, sample, expect)
 
 
 def dirichlet() -> Relaxation:
@@ -254,11 +192,11 @@ def dirichlet() -> Relaxation:
 
   def one(key, logits, mask):
     gammas = jax.random.loggamma(key, concentration(logits, mask))
-    return _probabilities(gammas, mask)
+    return probabilities(gammas, mask)
 
   def sample(key, logits, masks, step):
     del step
-    return Sampled(_each(one, key, logits, masks))
+    return Sampled(each(one, key, logits, masks))
 
   def expect(logits, masks, step):
     del step
@@ -269,13 +207,15 @@ def dirichlet() -> Relaxation:
       weights[name] = mean / mean.sum(-1, keepdims=True)
     return weights
 
-  return Relaxation(_init, sample, expect)
+  return Relaxation(init, sample, expect)
 
 
 def from_function(
   function: Callable[[Key, Array, Step], Array],
   *,
-  samples: int = 8,
+  expect: Callable[[Array, Step], Array] | None = None,
+  samples: int = 65_536,
+  step_samples: int = 256,
   simplex: bool = True,
 ) -> Relaxation:
   """A relaxation from `f(key, logits[E, K], step) -> weights[E, K]`.
@@ -285,36 +225,91 @@ def from_function(
 
   Args:
     function: pure and traceable; row by row a relaxed choice.
-    samples: the expectation is the mean of so many of its samples.
+    expect: g(logits[E, K], step) -> the mean of `function` over its keys,
+      [E, K], where it is known. Without it the expectation is a mean of draws,
+      with keys of the step.
+    samples: so many of them decide: a weight within 0..1 is off by less than
+      1 / (2 sqrt(samples)) (one standard deviation), .002 by default.
+    step_samples: so many of them stand for the costs within a step of a search,
+      without bias.
     simplex: whether its rows sum to 1.
 
   Returns:
     The relaxation.
 
   Raises:
-    ValueError: at the first trace, if `function` changes the shape.
+    ValueError: fewer than 1 sample; at the first trace, if `function` or
+      `expect` changes the shape.
   """
+  if samples < 1 or step_samples < 1:
+    raise ValueError(
+      f"from_function: samples={samples} and step_samples={step_samples} must"
+      " be at least 1"
+    )
 
-  def one(key, logits, mask, step):
-    weights = function(key, jnp.where(mask, logits, _CLOSED), step)
+  def checked(part, weights, logits, mask):
     if jnp.shape(weights) != logits.shape:
       raise ValueError(
-        f"from_function: {getattr(function, '__name__', 'the function')}"
+        f"from_function: {getattr(part, '__name__', 'the function')}"
         f" returned shape {jnp.shape(weights)} for logits {logits.shape}"
       )
     return jnp.where(mask, weights, 0.0)
 
+  def one(key, logits, mask, step):
+    weights = function(key, jnp.where(mask, logits, CLOSED), step)
+    return checked(function, weights, logits, mask)
+
   def sample(key, logits, masks, step):
-    return Sampled(
-      _each(lambda k, v, m: one(k, v, m, step), key, logits, masks)
+    return Sampled(each(lambda k, v, m: one(k, v, m, step), key, logits, masks))
+
+  def mean(count, salt):
+    part = min(count, _AT_ONCE)
+
+    def expected(logits, masks, step):
+      keys = jax.random.split(
+        jax.random.fold_in(jax.random.key(salt), step), -(-count // part) * part
+      )
+
+      # A gradient draws anew instead of keeping all draws.
+      @jax.checkpoint
+      def add(total, keys):
+        drawn = jax.vmap(lambda k: sample(k, logits, masks, step).weights)(keys)
+        return jax.tree.map(lambda t, v: t + v.sum(0), total, drawn), None
+
+      zeros = jax.tree.map(jnp.zeros_like, dict(logits))
+      total, _ = lax.scan(add, zeros, keys.reshape(-1, part))
+      return jax.tree.map(lambda v: v / keys.size, total)
+
+    return jax.jit(expected)
+
+  if expect is None:
+    return Relaxation(
+      init, sample, mean(samples, 0), simplex, estimate=mean(step_samples, 1)
     )
 
-  def expect(logits, masks, step):
-    keys = jax.random.split(jax.random.key(0), samples)
-    drawn = jax.vmap(lambda k: sample(k, logits, masks, step).weights)(keys)
-    return jax.tree.map(lambda v: v.mean(0), drawn)
+  def known(logits, masks, step):
+    return {
+      n: checked(
+        expect,
+        expect(jnp.where(masks[n], v, CLOSED), step),
+        v,
+        jnp.asarray(masks[n]),
+      )
+      for n, v in logits.items()
+    }
 
-  return Relaxation(_init, sample, expect, simplex)
+  return Relaxation(init, sample, known, simplex)
+
+
+def _resampled(
+  relaxation: Relaxation, change: Callable[[SampleFn], SampleFn]
+) -> Relaxation:
+  """The relaxation with all of its samplers changed."""
+  own = relaxation.arch_sample
+  return relaxation._replace(
+    sample=change(relaxation.sample),
+    arch_sample=None if own is None else change(own),
+  )
 
 
 def operation_dropout(
@@ -334,20 +329,21 @@ def operation_dropout(
     A relaxation with the same parameters and expectation.
   """
 
-  def sample(key, logits, masks, step):
-    key, drop = jax.random.split(key)
-    probability = rate(step) if callable(rate) else rate
+  def dropped(sample: SampleFn) -> SampleFn:
+    def sample_of_the_rest(key, logits, masks, step):
+      key, drop = jax.random.split(key)
+      probability = rate(step) if callable(rate) else rate
 
-    def close(key, mask, may_close):
-      off = jax.random.bernoulli(key, probability, mask.shape) & may_close
-      rest = mask & ~off
-      return jnp.where(rest.any(-1, keepdims=True), rest, mask)
+      def close(key, mask, may_close):
+        off = jax.random.bernoulli(key, probability, mask.shape) & may_close
+        rest = mask & ~off
+        return jnp.where(rest.any(-1, keepdims=True), rest, mask)
 
-    return relaxation.sample(
-      key, logits, _each(close, drop, masks, candidates), step
-    )
+      return sample(key, logits, each(close, drop, masks, candidates), step)
 
-  return relaxation._replace(sample=sample)
+    return sample_of_the_rest
+
+  return _resampled(relaxation, dropped)
 
 
 def edge_normalized(
@@ -378,7 +374,7 @@ def edge_normalized(
   def shares(logits, masks):
     found = {}
     for name, sets in kept.items():
-      closed = jnp.where(masks[name], logits[name], _CLOSED)
+      closed = jnp.where(masks[name], logits[name], CLOSED)
       total = jax.nn.logsumexp(closed, axis=-1)
       share = count = jnp.ones_like(total)
       for edges, number in sets:
@@ -388,17 +384,28 @@ def edge_normalized(
       found[name] = share[:, None], count[:, None]
     return found
 
-  def sample(key, logits, masks, step):
-    sampled = relaxation.sample(key, logits, masks, step)
-    weights = dict(sampled.weights)
-    for name, (share, _) in shares(logits, masks).items():
-      weights[name] = weights[name] * share
-    return sampled._replace(weights=weights)
+  def shared(sample: SampleFn) -> SampleFn:
+    def sample_shares(key, logits, masks, step):
+      sampled = sample(key, logits, masks, step)
+      weights = dict(sampled.weights)
+      for name, (share, _) in shares(logits, masks).items():
+        weights[name] = weights[name] * share
+      return sampled._replace(weights=weights)
 
-  def expect(logits, masks, step):
-    weights = dict(relaxation.expect(logits, masks, step))
-    for name, (share, count) in shares(logits, masks).items():
-      weights[name] = weights[name] * share * count
-    return weights
+    return sample_shares
 
-  return relaxation._replace(sample=sample, expect=expect, simplex=False)
+  def counted(expect: ExpectFn) -> ExpectFn:
+    def expect_counts(logits, masks, step):
+      weights = dict(expect(logits, masks, step))
+      for name, (share, count) in shares(logits, masks).items():
+        weights[name] = weights[name] * share * count
+      return weights
+
+    return expect_counts
+
+  own = relaxation.estimate
+  return _resampled(relaxation, shared)._replace(
+    expect=counted(relaxation.expect),
+    estimate=None if own is None else counted(own),
+    simplex=False,
+  )

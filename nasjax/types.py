@@ -47,8 +47,8 @@ class Sampled(NamedTuple):
   """What a forward pass uses of the architecture."""
 
   weights: Weights
-  # i32[E, P]: only these candidates are executed (P = 1 gdas, P = 2 proxyless,
-  # column 0 the active one); None: all are.
+  # i32[E, P]: only these candidates are executed (P = 1 gdas; P = 2 proxyless's
+  # steps of the architecture, column 0 the active one); None: all are.
   paths: Mapping[str, Array] | None = None
 
 
@@ -75,13 +75,44 @@ class ExpectFn(Protocol):
     """Returns f32[E, K] on the simplex, 0 where masked; differentiable."""
 
 
+class RescaleFn(Protocol):
+  """What follows a step of the architecture."""
+
+  def __call__(
+    self,
+    before: Logits,
+    after: Logits,
+    masks: Masks,
+    paths: Mapping[str, Array],
+  ) -> Logits:
+    """Logits `after` the step, changed; `paths` i32[E, P] were sampled."""
+
+
 class Relaxation(NamedTuple):
-  """Logits -> architecture weights."""
+  """Logits -> architecture weights.
+
+  Attributes:
+    init: makes the logits.
+    sample: what a forward pass runs.
+    expect: the probabilities, from which networks are decided.
+    simplex: whether the rows of weights sum to 1.
+    arch_sample: what a step of the architecture runs; None: `sample`.
+    rescale: what follows a step of the architecture; None: nothing.
+    estimate: what costs within a step read; None: `expect`. Without bias where
+      `expect` is too dear to be read at every step.
+    b1: of the architecture's Adam, unless another optimiser is given.
+    weight_decay: of the logits, likewise.
+  """
 
   init: LogitsInitFn
   sample: SampleFn
   expect: ExpectFn
-  simplex: bool = True  # the rows of weights sum to 1
+  simplex: bool = True
+  arch_sample: SampleFn | None = None
+  rescale: RescaleFn | None = None
+  estimate: ExpectFn | None = None
+  b1: float = 0.5
+  weight_decay: float = 0.0
 
 
 class Metric(NamedTuple):

@@ -19,6 +19,7 @@ ALL = {
   "gumbel_softmax": relaxations.gumbel_softmax(),
   "gdas": relaxations.gdas(),
   "proxyless": relaxations.proxyless(),
+  "renormalized_pair": relaxations.renormalized_pair(),
   "sparsemax": relaxations.sparsemax(),
   "dirichlet": relaxations.dirichlet(),
   "from_function": relaxations.from_function(
@@ -82,7 +83,7 @@ def test_proxyless_jacobian_is_the_two_way_softmax():
   logits = logits["g"]
   key, step = jax.random.key(2), jnp.int32(0)
   relaxation = relaxations.proxyless()
-  pair = relaxation.sample(key, {"g": logits}, masks, step).paths["g"]
+  pair = relaxation.arch_sample(key, {"g": logits}, masks, step).paths["g"]
   rows = np.arange(3)[:, None]
 
   def two_way(v):
@@ -91,29 +92,32 @@ def test_proxyless_jacobian_is_the_two_way_softmax():
     return jnp.zeros_like(v).at[rows, pair].set(two)
 
   ours = jax.jacobian(
-    lambda v: relaxation.sample(key, {"g": v}, masks, step).weights["g"]
+    lambda v: relaxation.arch_sample(key, {"g": v}, masks, step).weights["g"]
   )(logits)
   np.testing.assert_allclose(ours, jax.jacobian(two_way)(logits), atol=1e-6)
 
 
-def test_proxyless_gates_follow_the_probabilities():
+def test_gates_of_renormalized_pairs():
   logits = {"g": jnp.log(jnp.array([[0.5, 0.3, 0.2]]))}
   masks = {"g": np.ones((1, 3), bool)}
-  relaxation = relaxations.proxyless()
-  keys = jax.random.split(jax.random.key(0), 20000)
-  first = jax.vmap(
-    lambda k: relaxation.sample(k, logits, masks, jnp.int32(0)).paths["g"][0, 0]
-  )(keys)
-  share = np.bincount(np.asarray(first), minlength=3) / 20000
-  # P(active = i) = sum over pairs drawn without replacement.
   p = np.array([0.5, 0.3, 0.2])
+  # P(active = i) = sum over pairs drawn without replacement.
   want = np.zeros(3)
   for i in range(3):
     for j in range(3):
       if i != j:
         pair = p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j]))
         want[i] += pair * p[i] / (p[i] + p[j])
-  np.testing.assert_allclose(share, want, atol=0.015)
+  keys = jax.random.split(jax.random.key(0), 20000)
+  for sample in (
+    relaxations.renormalized_pair().sample,
+    relaxations.proxyless().arch_sample,
+  ):
+    first = jax.vmap(
+      lambda k, s=sample: s(k, logits, masks, jnp.int32(0)).paths["g"][0, 0]
+    )(keys)
+    share = np.bincount(np.asarray(first), minlength=3) / 20000
+    np.testing.assert_allclose(share, want, atol=0.015)
 
 
 def test_gdas_samples_the_softmax():

@@ -138,8 +138,8 @@ class SearchConfig:
   )
   relaxation: str = option(
     "proxyless",
-    "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet, or"
-    " path/to/file.py:name",
+    "softmax, gumbel_softmax, gdas, proxyless, renormalized_pair, sparsemax,"
+    " dirichlet, or path/to/file.py:name",
   )
   temperature: float | None = option(
     None,
@@ -270,6 +270,13 @@ class SearchConfig:
   arch_learning_rate: float | None = option(
     None,
     "of the architecture parameters (Adam); default 0.02, enas 0.0035",
+    low=0,
+    high=1e6,
+  )
+  arch_weight_decay: float | None = option(
+    None,
+    "of the architecture parameters; default: the relaxation's own, 0.001 for"
+    " softmax (DARTS), else 0",
     low=0,
     high=1e6,
   )

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nasjax import relaxations
 from nasjax import search as searches
@@ -45,6 +44,7 @@ _READ_BY = {
   "penalty_strength": _LEARNT,
   "tighten": _LEARNT,
   "arch_learning_rate": _LEARNT,
+  "arch_weight_decay": _GRADIENT,
   "stop_on_skips": _LEARNT,
   "warmup": _LEARNT,
   "from_": (*_LEARNT, *metrics.ONE_BY_ONE),
@@ -231,14 +231,17 @@ def _differentiable(problem) -> Strategy:
     bounds = _bounds(problem, settings)
     objectives, preference = _objectives(problem, bounds)
     start = _arch_start(problem, settings)
+    relaxation = parts.relaxation(config, problem.space, settings.steps)
     options = dict(
       **_weight_options(problem, settings),
-      relaxation=parts.relaxation(config, problem.space, settings.steps),
+      relaxation=relaxation,
       objectives=objectives,
       weighting=parts.weighting(config),
       constraints=goals.make_constraints(config, bounds, settings.steps, start),
       hypergradient=parts.hypergradient(config),
-      arch_optimizer=optax.adam(settings.arch_learning_rate, b1=0.5, b2=0.999),
+      arch_optimizer=searches.default_arch_optimizer(
+        relaxation, settings.arch_learning_rate, config.arch_weight_decay
+      ),
       arch_start=start,
     )
     if not problem.members:

@@ -1,6 +1,10 @@
 """How an architecture is found."""
 
-from nasjax.search.differentiable import Info, differentiable
+from nasjax.search.differentiable import (
+  Info,
+  default_arch_optimizer,
+  differentiable,
+)
 from nasjax.search.epochs import Epoch, run_epochs
 from nasjax.search.evaluation import population_accuracy, supernet_accuracy
 from nasjax.search.front import differentiable_front, members
@@ -13,6 +17,7 @@ from nasjax.search.skips import led_by_skips
 __all__ = [
   "Epoch",
   "Info",
+  "default_arch_optimizer",
   "differentiable",
   "differentiable_front",
   "led_by_skips",

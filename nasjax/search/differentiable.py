@@ -114,9 +114,26 @@ def report(info, train_loss, train_accuracy, sound) -> Info:
   return Info(**{**info, **fields, "sound": sound, "finite": finite})
 
 
-def default_arch_optimizer() -> optax.GradientTransformation:
-  """DARTS's Adam: rate 3e-4, betas (0.5, 0.999)."""
-  return optax.adam(3e-4, b1=0.5, b2=0.999)
+def default_arch_optimizer(
+  relaxation: Relaxation,
+  learning_rate: optax.ScalarOrSchedule = 3e-4,
+  weight_decay: float | None = None,
+) -> optax.GradientTransformation:
+  """The Adam of a relaxation's paper.
+
+  Args:
+    relaxation: has b1 (DARTS's is 0.5; ProxylessNAS's 0, so that candidates
+      that were not sampled do not move) and the decay; b2 is 0.999.
+    learning_rate: DARTS's is 3e-4.
+    weight_decay: of the logits, added to their gradient as DARTS does (its is
+      1e-3); None: the relaxation's own.
+
+  Returns:
+    The optimiser.
+  """
+  decay = relaxation.weight_decay if weight_decay is None else weight_decay
+  adam = optax.adam(learning_rate, b1=relaxation.b1, b2=0.999)
+  return optax.chain(optax.add_decayed_weights(decay), adam) if decay else adam
 
 
 def make_steps(
@@ -152,10 +169,14 @@ def make_steps(
   masks = space.masks
   check_parts(metrics, objectives, weighting, constraints, masks)
 
+  arch_sample = relaxation.arch_sample or relaxation.sample
+  estimate = relaxation.estimate or relaxation.expect
+
   def loss_of(task, step):
     def loss(params, batch_stats, logits, batch, key):
-      sampled = relaxation.sample(key, logits, masks, step)
-      return network.loss(params, batch_stats, sampled, batch, task)
+      sampled = arch_sample(key, logits, masks, step)
+      value, aux = network.loss(params, batch_stats, sampled, batch, task)
+      return value, (*aux, sampled.paths)
 
     return loss
 
@@ -178,14 +199,14 @@ def make_steps(
     )
 
   def costs_of(logits, step):
-    expected = relaxation.expect(logits, masks, step)
+    expected = estimate(logits, masks, step)
     return {m.name: m.expected(expected) for m in metrics}
 
   def arch_step(shared, member, step, train, valid, key):
     """The new member, and what Info says of it."""
-    values, pulls, accuracy = {}, {}, jnp.float32(0.0)
+    values, pulls, accuracy, paths = {}, {}, jnp.float32(0.0), None
     for task in tasks:
-      values[task], gradient, (_, accuracy) = hypergradient(
+      values[task], gradient, (_, accuracy, paths) = hypergradient(
         inner_of(step),
         loss_of(task, step),
         optimizer,
@@ -236,8 +257,11 @@ def make_steps(
     updates, arch_state = arch_optimizer.update(
       unravel(direction), member.optimizer, member.logits
     )
+    logits = optax.apply_updates(member.logits, updates)
+    if relaxation.rescale is not None and paths is not None:
+      logits = relaxation.rescale(member.logits, logits, masks, paths)
     moved = member._replace(
-      logits=optax.apply_updates(member.logits, updates),
+      logits=logits,
       optimizer=arch_state,
       weighting=weighting_state,
       constraints=tuple(states),
@@ -295,7 +319,7 @@ def differentiable(
     constraints: limits, see `nasjax.constraints`.
     hypergradient: default `hypergradients.first_order()`.
     optimizer: of the network weights; default SGD.
-    arch_optimizer: of the logits; default Adam.
+    arch_optimizer: of the logits; default `default_arch_optimizer(relaxation)`.
     arch_start: the first step that moves the logits; before it the weights
       warm up.
     remat: gradients compute each cell anew instead of keeping its values;
@@ -316,15 +340,16 @@ def differentiable(
   """
   preference = [1.0] * len(objectives) if preference is None else preference
   check_preference("differentiable", objectives, preference)
+  relaxation = relaxation or relaxations.softmax()
   steps = make_steps(
     space,
-    relaxation=relaxation or relaxations.softmax(),
+    relaxation=relaxation,
     objectives=objectives,
     weighting=weighting or weightings.constant(),
     constraints=constraints,
     hypergradient=hypergradient or hypergradients.first_order(),
     optimizer=optimizer or default_optimizer(),
-    arch_optimizer=arch_optimizer or default_arch_optimizer(),
+    arch_optimizer=arch_optimizer or default_arch_optimizer(relaxation),
     remat=remat,
     activations=activations,
     low_bits=low_bits,

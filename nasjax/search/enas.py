@@ -112,7 +112,8 @@ def policy(space: Any, controller: Controller) -> Relaxation:
 
   Returns:
     `sample` draws one architecture, without a gradient; `expect` gives how
-    often a candidate was taken in 128 draws of a fixed key.
+    often a candidate was taken in 4096 draws, with a key of the step: off by
+    less than .008 (one standard deviation).
   """
 
   def init(key, masks):
@@ -124,8 +125,9 @@ def policy(space: Any, controller: Controller) -> Relaxation:
     return _sampled(space, controller.sample(params, key, 1).genes[0])
 
   def expect(params, masks, step):
-    del masks, step
-    drawn = controller.sample(params, jax.random.key(0), _DRAWS).genes
+    del masks
+    key = jax.random.fold_in(jax.random.key(0), 0 if step is None else step)
+    drawn = controller.sample(params, key, _TRIED).genes
     weights = jax.vmap(lambda genes: _sampled(space, genes).weights)(drawn)
     return {name: w.mean(0) for name, w in weights.items()}
 

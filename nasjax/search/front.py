@@ -78,7 +78,7 @@ def differentiable_front(
     constraints: limits, and how they push back.
     hypergradient: default `hypergradients.first_order()`.
     optimizer: of the network weights.
-    arch_optimizer: of the logits.
+    arch_optimizer: of the logits; default `default_arch_optimizer`.
     arch_start: the first step that moves the logits.
     remat: gradients compute each cell anew.
     activations: floating type of the network's values.
@@ -111,7 +111,7 @@ def differentiable_front(
     constraints=constraints,
     hypergradient=hypergradient or hypergradients.first_order(),
     optimizer=optimizer or default_optimizer(),
-    arch_optimizer=arch_optimizer or default_arch_optimizer(),
+    arch_optimizer=arch_optimizer or default_arch_optimizer(relaxation),
     remat=remat,
     activations=activations,
     low_bits=low_bits,
