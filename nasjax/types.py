@@ -129,7 +129,8 @@ class Metric(NamedTuple):
   source: str = ""  # where its numbers come from, shown beside them
   # How choices make it: "sum" of one number each, "products": a sum of one
   # number for each combination of some, "max": replacing a choice by the
-  # smallest never raises it, or "other": no limit can be put on it.
+  # smallest never raises it, or "other": architectures are looked through
+  # where it has a limit. A "sum" that is none counts as "other".
   form: str = "sum"
   # Where combinations of choices count: `hardware.products.Terms`.
   terms: Any = None

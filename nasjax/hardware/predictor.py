@@ -108,7 +108,7 @@ class ArchitecturePredictor(NamedTuple):
 
     samples = len(self.process.inputs)
     source = f"predicted from {samples} networks: {self.errors}"
-    return Metric(name, unit, device, expected, exact, True, source)
+    return Metric(name, unit, device, expected, exact, True, source, "other")
 
 
 def architecture_predictor(

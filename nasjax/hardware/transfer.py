@@ -91,6 +91,7 @@ class Transferred(NamedTuple):
       exact,
       True,
       "transferred from other devices",
+      "sum" if set(self.tables) == {choice_tables.COUNTED[0]} else "other",
     )
 
 

@@ -9,6 +9,7 @@ pure is found too. A relaxation has `nasjax.testing.check_relaxation`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 
 from nasjax.errors import one_line
 from nasjax.reader import RAISED
+from nasjax.spaces.space import Architecture, random_choices
 from nasjax.tracing import in_trace
 from nasjax.types import Array, Constraint, Metric, Objective, Weighting
 
@@ -57,6 +59,37 @@ def check_parts(
     _check_weighting(weighting, len(objectives))
   for constraint in constraints:
     _check_constraint(constraint)
+
+
+def check_limits(space: Any, constraints: Sequence[Constraint]) -> None:
+  """Checks that what limits bound can be said of a decided network.
+
+  Args:
+    space: the space.
+    constraints: of the search.
+
+  Raises:
+    ValueError: names a metric whose `exact` raises, is no finite number, or is
+      not `expected` at the network's one-hot weights although it is `tight`.
+  """
+  if in_trace() or not constraints:
+    return
+  drawn = random_choices(space, np.random.default_rng(0), 1)
+  one = Architecture(space, {n: row[0] for n, row in drawn.items()})
+  for metric in (c.metric for c in constraints):
+    name = f"metric {metric.name}: exact"
+    try:
+      value = metric.exact(one)
+    except RAISED as error:
+      said = one_line(f"{type(error).__name__}: {error}")[:200]
+      raise ValueError(f"{name} raised {said}; a limit needs it") from error
+    found = _check_array(name, value, ())
+    expected = float(metric.expected(one.one_hot()))
+    if metric.tight and not np.isclose(expected, found, rtol=1e-2, atol=1e-6):
+      raise ValueError(
+        f"{name} says {float(found):g} of a network, expected {expected:g} of"
+        " its one-hot weights; where they may differ, tight=False"
+      )
 
 
 def _called(name: str, function: Callable, *arguments):

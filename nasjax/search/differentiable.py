@@ -29,7 +29,7 @@ from jax.flatten_util import ravel_pytree
 
 from nasjax import hypergradients, objectives, relaxations, weightings
 from nasjax.hardware.quantization import FLOAT, LowBits
-from nasjax.search.checks import check_parts
+from nasjax.search.checks import check_limits, check_parts
 from nasjax.search.shared import (
   TASKS,
   all_finite,
@@ -168,6 +168,7 @@ def make_steps(
   tasks = sorted({t for o in objectives for t in o.task})
   masks = space.masks
   check_parts(metrics, objectives, weighting, constraints, masks)
+  check_limits(space, constraints)
 
   arch_sample = relaxation.arch_sample or relaxation.sample
   estimate = relaxation.estimate or relaxation.expect

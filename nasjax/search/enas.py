@@ -29,7 +29,7 @@ import optax
 from nasjax import objectives as objective_parts
 from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search import genes as genetics
-from nasjax.search.checks import check_parts
+from nasjax.search.checks import check_limits, check_parts
 from nasjax.search.controller import Controller, ControllerState, controller
 from nasjax.search.differentiable import Info, report
 from nasjax.search.shared import (
@@ -177,6 +177,7 @@ def enas(
   check_preference("enas", objectives, given)
   metrics = check_objectives("enas", objectives, constraints, _TASKS)
   check_parts(metrics, objectives, None, constraints, space.masks)
+  check_limits(space, constraints)
   network = supernet(
     space,
     optimizer=optimizer or default_optimizer(),

@@ -192,8 +192,20 @@ class OtherCosts(NamedTuple):
 Costs = AdditiveCosts | LargestCosts | OtherCosts
 
 
+def resolved(space: Space, metric: Metric) -> Metric:
+  """The metric with the form that it has: "other" for a sum that is none."""
+  if metric.form != "sum":
+    return metric
+  try:
+    additive_costs(space, metric)
+  except ValueError:
+    return metric._replace(form="other")
+  return metric
+
+
 def costs(space: Space, metric: Metric) -> Costs:
   """A metric's costs by choice, as its form has them."""
+  metric = resolved(space, metric)
   if metric.form in ADDITIVE:
     return additive_costs(space, metric)
   if metric.form == "max":

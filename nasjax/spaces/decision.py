@@ -12,7 +12,12 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nasjax.errors import InputError
 from nasjax.spaces import ranking
-from nasjax.spaces.costs import ADDITIVE, additive_costs, largest_costs
+from nasjax.spaces.costs import (
+  ADDITIVE,
+  additive_costs,
+  largest_costs,
+  resolved,
+)
 from nasjax.spaces.space import (
   Architecture,
   Limit,
@@ -171,8 +176,9 @@ def decide(
 
   Maximises sum log weights over one candidate an edge by an integer programme
   (HiGHS, no gap), after which every limit is checked in float64. Where a
-  metric's form is "other", architectures are visited by falling probability
-  instead, 100,000 at most. On edges of which a fixed number is kept (`kept`)
+  metric's form is "other", or a user's own is no sum, architectures are visited
+  by falling probability instead; after 100,000 a local search goes on, see
+  `ranking`. On edges of which a fixed number is kept (`kept`)
   `none` has no say: those that are kept are the most probable without it, for
   two a node DARTS's rule (Liu et al. 2019, section 2.4).
 
@@ -191,6 +197,7 @@ def decide(
     (item.metric, item.limit) if isinstance(item, Constraint) else item
     for item in limits
   ]
+  pairs = [(resolved(space, metric), bound) for metric, bound in pairs]
   if any(metric.form == "other" for metric, _ in pairs):
     return ranking.decide(space, weights, pairs, Architecture, SMALLEST_WEIGHT)
   peaks = [

@@ -1,7 +1,11 @@
 """The decision under metrics that do not add up over the choices.
 
 Architectures are visited from the most probable down, so the first that keeps
-every limit is the answer, exactly. The visit ends after a stated number.
+every limit is the answer, exactly. After a stated number of visits a local
+search goes on from the one that was nearest: one choice after the other is
+changed while that brings it nearer to the limits, and within them while it
+makes it more probable. What it finds keeps the limits, but a more probable
+network may too.
 """
 
 from __future__ import annotations
@@ -83,27 +87,43 @@ def decide(
       come and whether all were visited.
   """
   parts = _parts(space, log_weights(space, weights, smallest))
-  nearest, visits = None, 0
-  for chosen in descending([scores for _, scores in parts]):
+
+  def built(chosen):
+    """The network of one way of each part; None where it is not connected."""
     choices = {n: np.zeros(g.edges, np.int32) for n, g in space.groups.items()}
     for (ways, _), way in zip(parts, chosen, strict=True):
       for name, edge, k in ways[way]:
         choices[name][edge] = k
-    if not _connected(space, choices):
-      continue
-    found = make(space, choices)
+    return make(space, choices) if _connected(space, choices) else None
+
+  def valued(found):
+    """(how far over the limits, values); the former 0 or less within them."""
     values = [metric.exact(found) for metric, _ in limits]
-    if all(v <= bound for v, (_, bound) in zip(values, limits, strict=True)):
-      return found
-    excess = max(
+    over = max(
       (v - bound) / max(abs(bound), 1e-30)
       for v, (_, bound) in zip(values, limits, strict=True)
     )
-    if nearest is None or excess < nearest[0]:
-      nearest = excess, values
+    return (np.inf if np.isnan(over) else over), values
+
+  nearest, visits = None, 0
+  for chosen in descending([scores for _, scores in parts]):
+    found = built(chosen)
+    if found is None:
+      continue
+    over, values = valued(found)
+    if over <= 0:
+      return found
+    if nearest is None or over < nearest[0]:
+      nearest = over, values, chosen
     visits += 1
     if visits == MAX_VISITS:
       break
+  if visits == MAX_VISITS:
+    scores = [scores for _, scores in parts]
+    over, values, chosen = _local(nearest, scores, built, valued)
+    if over <= 0:
+      return built(chosen)
+    nearest = over, values, chosen
   asked = " ".join(f"{m.name}={bound:g}" for m, bound in limits)
   shown = ", ".join(
     f"{m.name}={v:.6g}{' ' + m.unit if m.unit else ''}"
@@ -113,9 +133,48 @@ def decide(
     f"--limit {asked}",
     "no architecture of the space keeps it"
     if visits < MAX_VISITS
-    else f"none of the {MAX_VISITS} most probable architectures keeps it",
+    else f"none of the {MAX_VISITS} most probable architectures keeps it, nor"
+    " what a local search found",
     f"the nearest found is {shown}",
   )
+
+
+def _local(start, scores, built, valued):
+  """Changes one part after the other, first to the limits, then within them.
+
+  Args:
+    start: (how far over, values, ways) of a network.
+    scores: f64[ways] of each part.
+    built: ways -> network or None.
+    valued: network -> (how far over, values).
+
+  Returns:
+    The same of the network found.
+  """
+  over, values, chosen = start
+  moves = [
+    (part, way)
+    for part, row in enumerate(scores)
+    for way in np.flatnonzero(row > -np.inf)
+  ]
+  order = np.random.default_rng(0)
+  visits, better = 0, True
+  while better and visits < MAX_VISITS:
+    better = False
+    for index in order.permutation(len(moves)):
+      part, way = moves[index]
+      gain = scores[part][way] - scores[part][chosen[part]]
+      if way == chosen[part] or (over <= 0 and gain <= 0):
+        continue
+      other = (*chosen[:part], int(way), *chosen[part + 1 :])
+      found = built(other)
+      if found is None:
+        continue
+      visits += 1
+      new, own = valued(found)
+      if new <= 0 or (over > 0 and new < over):
+        over, values, chosen, better = new, own, other, True
+  return over, values, chosen
 
 
 def _parts(space, logs):
