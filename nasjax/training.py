@@ -200,6 +200,16 @@ def epochs(
     )
 
 
+def finished(state: State, recipe: Recipe) -> State:
+  """The state with its kernels as the network's forward pass sees them.
+
+  Where a recipe trains for few bits, gradients move weights that are rounded
+  in each pass; what is kept of a training are the rounded ones.
+  """
+  params = quantization.seen_weights(state.variables["params"], recipe.low_bits)
+  return state._replace(variables={**state.variables, "params": params})
+
+
 class _Settings(NamedTuple):
   """The numbers in which trainings of one compiled program differ."""
 

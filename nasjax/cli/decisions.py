@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nasjax import pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import baselines, parts, tables, training
+from nasjax.cli import baselines, low_bits, parts, tables, training
 from nasjax.cli import metrics as metric_parts
 from nasjax.hardware import schedules
 from nasjax.search import ranking
@@ -38,10 +38,13 @@ def described(problem, decided, expected, accuracy, limits) -> dict[str, Any]:
     n: {"value": float(m.exact(decided)), "unit": m.unit, "source": m.source}
     for n, m in problem.metrics.items()
   }
+  bits = low_bits.described(problem.config)
   metrics["valid_accuracy"] = {
     "value": accuracy,
     "unit": "",
-    "source": f"supernet's weights, {problem.scored} validation images",
+    "source": "supernet's weights"
+    + (f" ({bits})" if bits else "")
+    + f", {problem.scored} validation images",
   }
   value = genotype.to_json(
     decided,
@@ -234,6 +237,7 @@ def check_ranking(problem, state, folder: Path, stop) -> None:
     learning_rate=config.learning_rate,
     seed=config.seed,
     most=problem.scored,
+    low_bits=parts.low_bits(config),
   )
   alone = []
   for architecture in sample:

@@ -35,14 +35,20 @@ class RetrainConfig:
     AUTO,
     AUGMENT_HELP,
   )
-  quantize_bits: int | None = low_bits.quantize_bits()
-  quantize_scale: str = low_bits.quantize_scale()
-  asymmetry_penalty: float = low_bits.asymmetry_penalty()
+  quantize_bits: int | None = low_bits.quantize_bits(of_a_run=True)
+  quantize_scale: str | None = low_bits.quantize_scale(of_a_run=True)
+  asymmetry_penalty: float | None = low_bits.asymmetry_penalty(of_a_run=True)
   inherit: bool = option(
     False, "start from the supernet's weights instead of fresh ones"
+  )
+  member: int | None = option(
+    None, "of a run's front; default: the balanced one", low=0, high=10**6
   )
   seed: int = option(0, "of everything random", low=0, high=MAX_SEED)
   data: str | None = option(
     None, "the run's data, where it was moved; checked by its digest"
   )
-  out: str | None = option(None, "run folder; default RUN/retrained")
+  out: str | None = option(
+    None,
+    "run folder; default RUN/retrained, of a member RUN/members/N/retrained",
+  )

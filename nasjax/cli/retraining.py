@@ -21,11 +21,10 @@ from nasjax import (
   training,
 )
 from nasjax.cli import config as configs
-from nasjax.cli import fingerprint, own_spaces, parts, paths, reuse
+from nasjax.cli import fingerprint, low_bits, own_spaces, parts, paths, reuse
 from nasjax.cli.config import SearchConfig
 from nasjax.cli.retrain_config import RetrainConfig
 from nasjax.errors import InputError, NumbersError, one_line
-from nasjax.hardware.quantization import seen_weights
 
 _CLASSES = 20  # whose accuracy is printed
 
@@ -37,8 +36,8 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
   `checkpoints/` the weights. Started again it goes on where it was stopped.
 
   Args:
-    run: a finished run folder.
-    config: how it is trained.
+    run: a finished run folder, or RUN/members/N.
+    config: how it is trained; what is open is as the run had it.
     force: begin anew, whatever is in the folder.
 
   Returns:
@@ -49,12 +48,12 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       another training.
     NumbersError: the training met a number that is not finite.
   """
-  source = Path(run)
-  if not (source / run_folder.GENOTYPE).is_file():
-    raise InputError(run, f"is no finished run: no {run_folder.GENOTYPE}")
+  source, base = _source(run, config.member)
+  run = str(base)
   searched = configs.from_flags(
     SearchConfig, {}, str(reuse.config_path(run, ""))
   )
+  config = low_bits.of_the_run(config, searched)
   if config.inherit:
     reuse.check_row_order(searched, run)
   decided, _ = own_spaces.read_genotype(source)
@@ -80,10 +79,6 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     auxiliary=config.auxiliary,
     low_bits=parts.low_bits(config),
   )
-  if config.quantize_scale == "tensor" and config.quantize_bits is None:
-    raise InputError(
-      "--quantize-scale", "nothing is quantised", "add --quantize-bits"
-    )
   size = len(train.labels)
   if config.batch_size > size:
     raise InputError(
@@ -91,7 +86,8 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
     )
   out = source / run_folder.AGAIN if config.out is None else Path(config.out)
   options = dataclasses.asdict(config)
-  del options["out"], options["data"]  # where they lie changes nothing
+  # Where they lie changes nothing, and the genotype says what is trained.
+  del options["out"], options["data"], options["member"]
   known = {
     "fixed": {
       **{f"option {name}": value for name, value in options.items()},
@@ -115,9 +111,35 @@ def run(run: str, config: RetrainConfig, *, force: bool = False) -> int:
       f" {data.augmentation_text(augmentation)}",
       flush=True,
     )
-    state = _train(source, decided, recipe, train, config, folder, known, stop)
-    _finish(decided, recipe, state, dataset, train, folder)
+    if bits := low_bits.described(config):
+      print(f"weights: {bits}", flush=True)
+    state = _train(base, decided, recipe, train, config, folder, known, stop)
+    _finish(decided, config, state, dataset, train, folder)
   return errors.DONE
+
+
+def _source(run: str, member: int | None) -> tuple[Path, Path]:
+  """(the folder that holds the genotype, that of the run).
+
+  Raises:
+    InputError: no finished run, or no such member of its front.
+  """
+  source = base = Path(run)
+  if source.parent.name == run_folder.MEMBERS:
+    base = source.parent.parent
+    if member is not None:
+      raise InputError("--member", f"{run} is a member already", "leave it out")
+  elif member is not None:
+    source = base / run_folder.MEMBERS / str(member)
+  if not (base / run_folder.GENOTYPE).is_file():
+    raise InputError(run, f"is no finished run: no {run_folder.GENOTYPE}")
+  if not (source / run_folder.GENOTYPE).is_file():
+    found = sorted(
+      (p.name for p in (base / run_folder.MEMBERS).glob("[0-9]*")), key=int
+    )
+    has = f"it has {', '.join(found)}" if found else "it has no front"
+    raise InputError(f"{base}", f"has no member {source.name}: {has}")
+  return source, base
 
 
 def _check_data(run, searched, dataset, *, moved: bool) -> None:
@@ -164,16 +186,17 @@ def after_search(folder: Path, searched: SearchConfig) -> int:
     batch_size=searched.batch_size,
     augment=searched.augment,
     seed=searched.seed,
-  )
+  )  # the bits of its weights are the run's
   return run(str(folder), config)
 
 
 def forget(folder: Path) -> None:
-  """Removes what an earlier run in the folder was retrained to."""
-  again = folder / run_folder.AGAIN
-  if again.is_dir():
-    run_folder.clear(again)
-    checkpoint.remove_all(again / checkpoint.FOLDER)
+  """Removes what an earlier run in the folder, or its front, was trained to."""
+  for own in (folder, *(folder / run_folder.MEMBERS).glob("[0-9]*")):
+    again = own / run_folder.AGAIN
+    if again.is_dir():
+      run_folder.clear(again)
+      checkpoint.remove_all(again / checkpoint.FOLDER)
 
 
 def _train(source, decided, recipe, train, config, folder, known, stop):
@@ -198,6 +221,9 @@ def _train(source, decided, recipe, train, config, folder, known, stop):
         " --learning-rate"
       )
     state = epoch.state
+    if epoch.number == recipe.epochs:
+      # What is kept is the network as it computes.
+      state = training.finished(state, recipe)
     rows.append(
       {
         "epoch": epoch.number,
@@ -240,13 +266,14 @@ def _restored(folder: Path, known, target: Any):
   return jax.tree.map(jnp.asarray, state), rows
 
 
-def _finish(decided, recipe, state, dataset, train, folder: Path) -> None:
-  statistics = data.statistics(train)
-  params = seen_weights(state.variables["params"], recipe.low_bits)
-  variables = {**state.variables, "params": params}
-  found = {
+def _finish(decided, config, state, dataset, train, folder: Path) -> None:
+  statistics, variables = data.statistics(train), state.variables
+  found: dict[str, Any] = {
     "train_accuracy": training.accuracy(decided, variables, train, statistics)
   }
+  if config.quantize_bits is not None:
+    found["weight_bits"] = config.quantize_bits
+    found["weight_scale"] = config.quantize_scale
   if dataset.test is not None:
     shares = training.class_accuracies(
       decided, variables, dataset.test, statistics
@@ -261,9 +288,10 @@ def _finish(decided, recipe, state, dataset, train, folder: Path) -> None:
   run_folder.write_atomic(
     folder / run_folder.RETRAINED, run_folder.json_text(found)
   )
+  bits = low_bits.described(config)
   for name in ("train_accuracy", "test_accuracy"):
     if name in found:
-      print(f"{name}: {found[name]:.4f}")
+      print(f"{name}: {found[name]:.4f}" + (f" ({bits})" if bits else ""))
   if dataset.test is None:
     print("the data has no test images")
   else:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import data
-from nasjax.cli import populations
+from nasjax.cli import low_bits, populations
 from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as spaces
 
@@ -98,9 +98,10 @@ def show_problem(problem) -> None:
 
 def show_scoring(problem, console) -> None:
   """What the accuracies are of, and what the network's outputs mean."""
+  bits = low_bits.described(problem.config)
   console.print(
-    "accuracies at the supernet's weights, on validation images, with batch"
-    " statistics of each network's own",
+    f"accuracies at the supernet's weights{f' ({bits})' if bits else ''}, on"
+    " validation images, with batch statistics of each network's own",
     highlight=False,
   )
   names = list(problem.config.classes)

@@ -14,6 +14,8 @@ from scipy import stats
 
 from nasjax import data
 from nasjax.data import pool as pools
+from nasjax.hardware import quantization
+from nasjax.hardware.quantization import FLOAT, LowBits
 from nasjax.search import rates
 from nasjax.search.evaluation import SCORED, supernet_accuracy
 from nasjax.search.shared import default_optimizer
@@ -44,6 +46,7 @@ def trainer(
   batch_size: int,
   learning_rate: float,
   seed: int,
+  low_bits: LowBits = FLOAT,
 ) -> Callable[[Architecture], Any]:
   """Makes a function that trains an architecture alone, from fresh weights.
 
@@ -57,6 +60,7 @@ def trainer(
     batch_size: images a step.
     learning_rate: of SGD with momentum 0.9, cosine to 0.
     seed: of the weights and batches, the same for all.
+    low_bits: how weights are seen; those returned are not rounded.
 
   Returns:
     architecture -> the supernet's variables; `space.extract` takes the
@@ -82,7 +86,10 @@ def trainer(
 
     def loss(params, batch_stats, batch):
       outputs, stats = space.apply(
-        {"params": params, "batch_stats": batch_stats},
+        {
+          "params": quantization.seen_weights(params, low_bits),
+          "batch_stats": batch_stats,
+        },
         sampled,
         batch.images,
         True,
@@ -90,7 +97,8 @@ def trainer(
       entropy = optax.losses.softmax_cross_entropy_with_integer_labels(
         outputs, batch.labels
       )
-      return entropy.mean(), stats
+      more = quantization.weight_penalty(params, low_bits)
+      return entropy.mean() + more, stats
 
     def step(number, carry):
       variables, state = carry
@@ -124,6 +132,7 @@ def standalone(
   learning_rate: float,
   seed: int,
   most: int | None = SCORED,
+  low_bits: LowBits = FLOAT,
 ) -> Callable[[Architecture], float]:
   """Makes a function that scores architectures trained alone, see `trainer`.
 
@@ -136,6 +145,7 @@ def standalone(
     learning_rate: of SGD with momentum 0.9, cosine to 0.
     seed: of the weights and batches, the same for all.
     most: images that are scored.
+    low_bits: how weights are seen in training and scoring.
 
   Returns:
     architecture -> accuracy on `valid` in 0..1.
@@ -147,11 +157,14 @@ def standalone(
     batch_size=batch_size,
     learning_rate=learning_rate,
     seed=seed,
+    low_bits=low_bits,
   )
   statistics = data.statistics(train)
 
   def of(architecture: Architecture) -> float:
     variables = trained(architecture)
+    params = quantization.seen_weights(variables["params"], low_bits)
+    variables = {**variables, "params": params}
     return supernet_accuracy(
       space, variables, train, valid, statistics, most=most
     )(architecture)
