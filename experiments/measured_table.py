@@ -37,8 +37,9 @@ from scipy.stats import spearmanr
 
 from nasjax import hardware, spaces
 from nasjax.cli.parts import make_space
-from nasjax.hardware import bundle, predictor, table, timer
+from nasjax.hardware import bundle, table, timer
 from nasjax.hardware.device import Device
+from nasjax.hardware.workload_predictor import workload_predictor
 from nasjax.spaces.space import Architecture
 
 
@@ -94,9 +95,11 @@ def main():
   table.write(path, header, rows, bundle.VALUES)
   device = hardware.device(str(path))
   unruled = Device(device.name, device.table._replace(rules={}))
-  learned = predictor.workload_predictor(device.table)
+  learned = workload_predictor(device.table)
   guessed = {
-    (work, batch): {"latency_ms": float(learned.costs([work], batch)[0])}
+    (work, batch): {
+      "latency_ms": float(learned.costs([work], batch, work.bits)[0])
+    }
     for work, batch in device.table.rows
   }
   filled = Device(device.name, device.table._replace(rows=guessed))

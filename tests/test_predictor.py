@@ -25,8 +25,6 @@ from nasjax.hardware import (
   predictor,
   transfer,
 )
-from nasjax.hardware import table as tables
-from nasjax.hardware.workload import Workload
 from nasjax.spaces import costs as cost_tables
 from nasjax.spaces import space as space_module
 
@@ -163,29 +161,6 @@ def test_an_accuracy_predictor_is_unsure_where_it_knows_nothing():
   other = {"cell": seen["cell"].copy()}
   other["cell"][:, 3] = 3
   assert made.of(other)[1].mean() > 1.2 * made.of(seen)[1].mean()
-
-
-def test_a_workload_predictor_fills_shapes_that_have_no_row():
-  rng = np.random.default_rng(0)
-  rows = {}
-  for kind in ("convolution", "relu"):
-    for _ in range(60):
-      size, c = int(rng.choice([4, 8, 16, 32])), int(rng.choice([8, 16, 32]))
-      kernel = int(rng.choice([1, 3, 5])) if kind == "convolution" else 1
-      work = Workload(kind, size, size, c, c, kernel)
-      rows[work, 1] = {"latency_ms": 1e-3 + 1e-7 * work.flops}
-  table = tables.Table("t.csv", {}, rows)
-  made = predictor.workload_predictor(table, device="pi", steps=400, members=1)
-  assert made.errors.rows == len(rows) // 5 + (len(rows) % 5 > 0)
-  assert made.errors.spearman > 0.9
-  new = Workload("convolution", 12, 12, 24, 24, 3)
-  assert made.costs([new])[0] == pytest.approx(1e-3 + 1e-7 * new.flops, rel=0.4)
-  with pytest.raises(ValueError, match="no depthwise was measured"):
-    made.costs([new._replace(kind="depthwise")])
-  with pytest.raises(ValueError, match="10 are needed"):
-    predictor.workload_predictor(
-      tables.Table("t.csv", {}, dict(list(rows.items())[:5]))
-    )
 
 
 def transferred(target, measure, sources, seed, count=10):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,19 +59,32 @@ def prediction_errors(predicted, measured) -> Errors:
   )
 
 
-def folds(rows: int, count: int, seed: int = 0) -> Iterator[tuple]:
+def folds(
+  rows: int,
+  count: int,
+  seed: int = 0,
+  alike: Sequence[Hashable] | None = None,
+) -> Iterator[tuple]:
   """Cuts rows into `count` random parts of nearly equal size.
 
   Args:
     rows: N.
     count: parts, at most N.
     seed: of the permutation.
+    alike: N values; rows with equal ones stay in one part. None: all differ.
 
   Yields:
     (the rows to learn from, the rows to test on), i64 each.
   """
-  order = np.random.default_rng(seed).permutation(rows)
-  parts = np.array_split(order, min(count, rows))
+  known: dict[Hashable, list[int]] = {}
+  for row in range(rows):
+    known.setdefault(row if alike is None else alike[row], []).append(row)
+  groups = list(known.values())
+  order = np.random.default_rng(seed).permutation(len(groups))
+  parts = [
+    np.array([row for i in part for row in groups[i]], np.int64)
+    for part in np.array_split(order, min(count, len(groups)))
+  ]
   for number, held in enumerate(parts):
     rest = [p for other, p in enumerate(parts) if other != number]
     yield np.concatenate(rest), held
