@@ -42,6 +42,15 @@ def device(space, rules=RULES):
   return Device("d", rows)
 
 
+def share(space, stage, edge):
+  """Of an edge in its node's additions: three edges have two, and so on."""
+  if not space.node_pairs:
+    return sum(w.kind == "add" for w in stage.joins) / len(stage.edges)
+  ends = [to for _, to in space.node_pairs]
+  into = ends.count(ends[edge])
+  return (into - 1) / into
+
+
 def by_hand(space, rules, one):
   """A network's latency, workload by workload as its blocks run."""
   rows, plan = costs(space), space.plan
@@ -69,7 +78,7 @@ def by_hand(space, rules, one):
         if made is not None:
           last = made.workloads[-1].kind if made.workloads else "skip"
         for add in [w for w in stage.joins if w.kind == "add"][:1]:
-          total += cost(add, last) - cost(add, "")
+          total += share(space, stage, e) * (cost(add, last) - cost(add, ""))
   return total
 
 

@@ -49,8 +49,8 @@ def test_bytes_by_hand():
   # Pointwise: in 8*8*16*4 = 4096, out 8*8*32*4 = 8192, weights 16*32*4 = 2048.
   assert roofline.traffic(POINTWISE, 32) == (4096, 8192, 2048)
   assert roofline.working_set_bytes(POINTWISE, 32) == 14336
-  # Textbook: H W (C_in + C_out) = 64 * 48 numbers; depthwise H W C K^2.
-  assert roofline.textbook_bytes(POINTWISE, 32) == 64 * 48 * 4
+  # Textbook: H W C_in C_out = 64 * 512 numbers; depthwise H W C K^2.
+  assert roofline.textbook_bytes(POINTWISE, 32) == 64 * 16 * 32 * 4
   assert roofline.textbook_bytes(DEPTHWISE, 8) == 64 * 16 * 9
   # Tiled, all fits: each once. With 4096 bytes of cache half of it, 2048, holds
   # all weights: the maps stream by, nothing is read twice.

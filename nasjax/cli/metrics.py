@@ -22,6 +22,7 @@ COUNTED = {
 OF_WEIGHTS = ("quantization_error", "weight_asymmetry")
 # Strategies that need no gradient of a metric, and no model of it.
 ONE_BY_ONE = ("nsga2", "random")
+FASTEST = "fastest_ms"  # the latency that --edp-deadline-ms bounds
 MEASURED = tuple(hardware.METRICS)
 # Of a device without a table; others where a limit or objective names them.
 _SHOWN = (
@@ -112,6 +113,11 @@ def metrics(
       if len(devices) > 1:
         metric = metric._replace(name=f"{name}__{device.name}")
       found[metric.name] = metric
+    if config.edp_deadline_ms is not None:
+      fastest = device.fastest(space)
+      if len(devices) > 1:
+        fastest = fastest._replace(name=f"{FASTEST}__{device.name}")
+      found[fastest.name] = fastest
   return found
 
 
@@ -225,7 +231,18 @@ def limits(
     if metric.name in [m.name for m, _ in found]:
       raise InputError(flag, "is given twice")
     found.append((metric, bound))
-  return found
+  return found + _deadlines(config, known)
+
+
+def _deadlines(config, known) -> list[tuple[Metric, float]]:
+  """A deadline is a limit: at its highest frequency a device must keep it."""
+  if config.edp_deadline_ms is None:
+    return []
+  return [
+    (metric, config.edp_deadline_ms)
+    for name, metric in known.items()
+    if plain(name) == FASTEST
+  ]
 
 
 def front_limits(
@@ -234,8 +251,11 @@ def front_limits(
   """The limits of each member of a front, evenly spread; [] without one."""
   if config.front is None:
     return []
-  spread = []
-  for (metric, high), text in zip(bounds, config.limit, strict=True):
+  given = len(config.limit)
+  spread = [
+    (metric, np.full(config.front, high)) for metric, high in bounds[given:]
+  ]
+  for (metric, high), text in zip(bounds[:given], config.limit, strict=True):
     name, value = split_assignment(text, "--limit")
     low, dots, _ = (value or "").partition("..")
     first = float(low) * _unit(name) if dots else high

@@ -61,12 +61,13 @@ def features(
   for work in workloads.fixed:
     put(work)
   for group, edges in workloads.groups.items():
+    joins, shares = workloads.joins.get(group), workloads.shares(group)
     for edge, k in enumerate(choices[group]):
       for work in edges[edge][int(k)]:
         put(work)
-      for work in workloads.joins[group][edge][int(k)]:
-        put(work)
-        put(work._replace(after=""), -1.0)
+      for work in joins[edge][int(k)] if joins else ():
+        put(work, shares[edge])
+        put(work._replace(after=""), -shares[edge])
   for product in workloads.products:
     for work in product.cells[tuple(choices[g][r] for g, r in product.choices)]:
       put(work)

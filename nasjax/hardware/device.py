@@ -16,14 +16,20 @@ import numpy as np
 
 from nasjax.errors import InputError, nearest
 from nasjax.hardware import choices as choice_tables
-from nasjax.hardware import closing, dvfs, memory, profile, roofline
+from nasjax.hardware import (
+  closing,
+  dvfs,
+  memory,
+  profile,
+  roofline,
+  table_metric,
+)
 from nasjax.hardware import energy as energies
-from nasjax.hardware import interpolate as interpolation
 from nasjax.hardware import table as tables
 from nasjax.hardware.peak_memory import peak_metric
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.workload import (
-  Workload,
+  added,
   additive_metric,
   largest_metric,
 )
@@ -93,6 +99,7 @@ class Device(NamedTuple):
       "latency_ms": self.latency,
       "energy_mj": self.energy,
       "edp_mj_ms": self.edp,
+      "cost": self.cost,
     }
     if name in tabled:
       return tabled[name](
@@ -101,7 +108,6 @@ class Device(NamedTuple):
     make = {
       "flash_bytes": self.flash,
       "working_set_bytes": self.working_set,
-      "cost": self.cost,
     }
     return make[name](space)
 
@@ -112,6 +118,7 @@ class Device(NamedTuple):
     batch: int = 1,
     bits: int = 32,
     interpolate: bool = False,
+    counting: str = "tiled",
   ) -> Metric:
     """Latency in ms of one call of a space's networks.
 
@@ -120,6 +127,8 @@ class Device(NamedTuple):
       batch: images in the call.
       bits: of weights and activations, 32 or 8; a profile has its own.
       interpolate: also between a table's measured shapes.
+      counting: of the bytes that a profile's roofline moves, `tiled` or
+        `textbook`, see `roofline`.
 
     Returns:
       The metric: the sum of the workloads' rows under the table's rules, or
@@ -127,12 +136,27 @@ class Device(NamedTuple):
 
     Raises:
       InputError: the table lacks a workload of the space, at this batch and
-        these bits, or latencies; a profile is asked for what tables have.
+        these bits, or latencies; a profile is asked for bits or shapes between
+        measured ones.
     """
     if self._tabled("latency_ms"):
+      if counting != "tiled":
+        raise InputError(
+          f"device {self.name}", "was measured: no bytes are counted"
+        )
       return self._measured(space, "latency_ms", batch, bits, interpolate)
-    self._unmeasured("latency_ms", batch, bits, interpolate)
-    return self._sum(space, "latency_ms", roofline.latency_ms, "roofline")
+    self._unmeasured("latency_ms", bits, interpolate)
+    own = self._profile("latency_ms")
+
+    def took(work):
+      return batch * roofline.latency_ms(
+        work, own, counting=counting, batch=batch
+      )
+
+    called = "roofline" + (
+      f", {counting} bytes," if counting != "tiled" else ""
+    )
+    return self._modelled(space, "latency_ms", took, called, batch)
 
   def energy(
     self,
@@ -144,23 +168,60 @@ class Device(NamedTuple):
   ) -> Metric:
     """Energy in mJ of one call of a space's networks, see `latency`.
 
-    The table's rules are of latency and do not count.
+    The rules of a table with energies are of latency and do not count. A device
+    without energies, but with measured latencies, has the model's energy of
+    computing and moving, and static power for as long as was measured.
 
     Raises:
       InputError: the table lacks a workload of the space, or energies.
     """
     if self._tabled("energy_mj"):
       return self._measured(space, "energy_mj", batch, bits, interpolate)
-    self._unmeasured("energy_mj", batch, bits, interpolate)
-    return self._sum(space, "energy_mj", energies.energy_mj, "energy model")
+    own = self._profile("energy_mj")
+    if not self._tabled("latency_ms"):
+      self._unmeasured("energy_mj", bits, interpolate)
 
-  def cost(self, space: Any) -> Metric:
+      def spent(work):
+        return batch * energies.energy_mj(work, own, batch=batch)
+
+      return self._modelled(space, "energy_mj", spent, "energy model", batch)
+    busy = self._modelled(
+      space,
+      "energy_mj",
+      lambda work: batch * energies.busy_mj(work, own),
+      "energy model",
+      batch,
+    )
+    latency = self._measured(space, "latency_ms", batch, bits, interpolate)
+    return added(busy, latency, own.static_w, "static power x latency")
+
+  def cost(
+    self,
+    space: Any,
+    *,
+    batch: int = 1,
+    bits: int = 32,
+    interpolate: bool = False,
+  ) -> Metric:
     """FLOPs, bytes and latency, weighted by the profile; no unit.
 
+    Of an image, where the batch has one; of one call otherwise. The latency is
+    that of `latency`.
+
     Raises:
-      InputError: the device has no profile.
+      InputError: the device has no profile; as `latency`.
     """
-    return self._sum(space, "cost", roofline.cost, "roofline")
+    own = self._profile("cost")
+    flops, moved, per_ms = own.cost
+
+    def counted(work):
+      return batch * (
+        flops * work.flops + moved * roofline.moved_bytes(work, own)
+      )
+
+    parts = self._modelled(space, "cost", counted, "counted", batch)
+    how = dict(batch=batch, bits=bits, interpolate=interpolate)
+    return added(parts, self.latency(space, **how), per_ms, "latency")
 
   def flash(self, space: Any) -> Metric:
     """Bytes of all weights in the device's bits, biases in 32.
@@ -260,7 +321,31 @@ class Device(NamedTuple):
         shape one layer.
     """
     own = self._profile("edp_mj_ms")
+    if self._tabled("latency_ms") or self._tabled("energy_mj"):
+      raise InputError(
+        f"device {self.name}",
+        "was measured at one frequency: nothing is known of others",
+        "leave the deadline out, or give its profile alone",
+      )
     return dvfs.best_product(space, own, self.name, deadline_ms)
+
+  def fastest(self, space: Any) -> Metric:
+    """Latency in ms of one image at the highest frequency: `fastest_ms`.
+
+    A deadline of `dvfs` can be kept where it is no longer than that.
+
+    Raises:
+      InputError: the device has no profile.
+    """
+    own = self._profile("edp_mj_ms")
+    top = own._replace(frequency_hz=own.points[-1][0])
+    metric = self._sum(
+      space,
+      "latency_ms",
+      lambda work, _: roofline.latency_ms(work, top),
+      f"roofline at {top.frequency_hz / 1e6:g} MHz",
+    )
+    return metric._replace(name="fastest_ms")
 
   def warnings(self, space: Any) -> list[str]:
     """One line for each rule of the profile that candidates break."""
@@ -275,6 +360,12 @@ class Device(NamedTuple):
     ]
 
   def _profile(self, what: str) -> Profile:
+    if self.profile is None and self.table is not None and what in tables.COSTS:
+      raise InputError(
+        self.table.source,
+        f"has no column {what}",
+        f"it has {', '.join(self.table.costs)}",
+      )
     if self.profile is None:
       raise InputError(
         f"device {self.name}",
@@ -286,72 +377,33 @@ class Device(NamedTuple):
   def _tabled(self, column: str) -> bool:
     return self.table is not None and column in self.table.costs
 
-  def _unmeasured(self, column, batch, bits, interpolate) -> None:
-    if (batch, bits, interpolate) != (1, 32, False):
+  def _unmeasured(self, column, bits, interpolate) -> None:
+    if (bits, interpolate) != (32, False):
       raise InputError(
         f"device {self.name}",
-        f"{column} is modelled by a profile, for one image at its own bits",
-        "leave out batch, bits and interpolation, or give a table",
+        f"{column} is modelled by a profile, at its own bits",
+        "leave out bits and interpolation, or give a table",
       )
 
   def _sum(self, space, column, model, called) -> Metric:
-    if self.profile is None and self.table is not None:
-      raise InputError(
-        self.table.source,
-        f"has no column {column}",
-        f"it has {', '.join(self.table.costs)}",
-      )
+    own = self._profile(column)
+    return self._modelled(space, column, lambda w: model(w, own), called)
+
+  def _modelled(self, space, column, cost, called, batch=1) -> Metric:
     own = self._profile(column)
     return additive_metric(
       column,
       METRICS[column],
       space.workloads(),
-      lambda work: model(work, own),
+      cost,
       device=self.name,
-      source=f"{called} of {self.name} ({own.source})",
+      source=f"{called} of {self.name} ({own.source})"
+      + (f", batch {batch}" if batch != 1 else ""),
     )
 
   def _measured(self, space, column, batch, bits, interpolate) -> Metric:
-    table = self.table
-    if isinstance(table, choice_tables.ChoiceTable):
-      if (batch, bits, interpolate) != (1, 32, False):
-        raise InputError(
-          table.source,
-          "is fitted to whole networks: it has no batches, bits or shapes",
-        )
-      return table.metric(space, device=self.name)
-    rules = tables.Rules()
-    if column == "latency_ms":
-      rules = table.rules.get((bits, batch), rules)
-    known: dict[Workload, float] = {}
-
-    def cost(work):
-      own = work._replace(bits=bits).key
-      if own not in known:
-        known[own] = (
-          interpolation.cost(table, own, column, batch)
-          if interpolate
-          else table.cost(own, column, batch)
-        )
-      return rules.factor(work) * known[own]
-
-    metric = additive_metric(
-      column,
-      tables.COSTS[column],
-      space.workloads(),
-      cost,
-      device=self.name,
-      constant=rules.constant_ms,
-    )
-    words = [table.header[k] for k in ("runtime", "date") if k in table.header]
-    words += [f"batch {batch}"] if batch != 1 else []
-    words += [f"{bits} bits"] if bits != 32 else []
-    between = sum((own, batch) not in table.rows for own in known)
-    if between:
-      words.append(f"{between} of {len(known)} workloads interpolated")
-    return metric._replace(
-      source=f"measured, table of {self.name}"
-      + (f" ({', '.join(words)})" if words else "")
+    return table_metric.measured(
+      self.name, self.table, space, column, batch, bits, interpolate
     )
 
 

@@ -50,7 +50,11 @@ def voltage(profile: Profile, frequency_hz: Array | float) -> Array:
 
 
 def energies(
-  work: Workload, profile: Profile, frequency_hz: float | None = None
+  work: Workload,
+  profile: Profile,
+  frequency_hz: float | None = None,
+  *,
+  batch: int = 1,
 ) -> Energies:
   """The parts of a workload's energy on a device.
 
@@ -58,12 +62,13 @@ def energies(
     work: the workload, of one image.
     profile: the device.
     frequency_hz: default: the profile's own.
+    batch: images at once, which share the control overhead.
 
   Returns:
     mJ for one image.
   """
   frequency = profile.frequency_hz if frequency_hz is None else frequency_hz
-  took = roofline.times(work, profile, frequency_hz=frequency)
+  took = roofline.times(work, profile, frequency_hz=frequency, batch=batch)
   hertz, volts = (np.array(v) for v in zip(*profile.points, strict=True))
   volt = float(np.interp(frequency, hertz, volts))
   farads = 1e-9 * profile.by_kind(profile.capacitance_nf, work.kind)
@@ -84,9 +89,15 @@ def memory_j(work: Workload, profile: Profile) -> float:
   return 1e-12 * held.energy_pj_per_byte * roofline.moved_bytes(work, profile)
 
 
-def energy_mj(work: Workload, profile: Profile) -> float:
-  """All of a workload's energy at the profile's frequency, in mJ."""
-  return energies(work, profile).total_mj
+def energy_mj(work: Workload, profile: Profile, *, batch: int = 1) -> float:
+  """A workload's energy for one image at the profile's frequency, in mJ."""
+  return energies(work, profile, batch=batch).total_mj
+
+
+def busy_mj(work: Workload, profile: Profile) -> float:
+  """What computing and moving takes of it: all but static power, in mJ."""
+  found = energies(work, profile)
+  return found.dynamic_mj + found.memory_mj
 
 
 def edp(energy_mj: Array, latency_ms: Array) -> Array:

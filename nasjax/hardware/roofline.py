@@ -9,14 +9,14 @@ cycle; utilisation falls where channels do not fill the SIMD lanes; the
 smallest memory that holds the working set sets the bandwidth.
 
 Bytes are counted in two ways. `textbook` counts each access of the loop nest
-to the maps (depthwise H W C K^2, pointwise H W C_in + H W C_out), as if nothing
+to the maps (depthwise H W C K^2, pointwise H W C_in C_out), as if nothing
 was ever kept; `tiled`, the default, what a blocked loop moves between cache
 and memory: maps once, weights once or once a tile. `tiled` is the default as it
 is what a memory sees: `textbook` charges a depthwise 3x3 nine reads of a map
-that a cache holds, and no weights at all. On the table of x86-server bytes
-alone rank the 22 depthwise rows at Spearman 0.94 (tiled) and 0.91 (textbook),
-all 180 rows at 0.86 both; on its 58 convolutions, which compute more than they
-move, textbook bytes rank better (0.92 against 0.75) since they grow with FLOPs.
+that a cache holds. On the table of x86-server bytes alone rank the 22 depthwise
+rows at Spearman 0.94 (tiled) and 0.91 (textbook), all 180 at 0.86 and 0.91;
+on its 58 convolutions, which compute more than they move, textbook bytes rank
+better (0.87 against 0.75) since they are its multiply-adds.
 The model's times are the same there under both: computing bounds them.
 """
 
@@ -106,16 +106,13 @@ def textbook_bytes(work: Workload, bits: int) -> float:
     bits: of each number.
 
   Returns:
-    Depthwise H W C K^2; pointwise H W (C_in + C_out); a convolution
-    H W (C_in K^2 + C_out), with its output's H and W; else inputs and outputs.
+    Depthwise H W C K^2; pointwise H W C_in C_out; a convolution
+    H W C_in C_out K^2 over its groups, with its output's H and W; a linear
+    layer C_in C_out: an access of the input for each multiply-add. Else inputs
+    and outputs.
   """
-  height, width = work.outputs
-  pixels, size = height * width, bits / 8
-  if work.kind == "depthwise":
-    return pixels * work.channels_in * work.kernel**2 * size
-  if work.kind == "convolution":
-    reads = work.channels_in * work.kernel**2
-    return pixels * (reads + work.channels_out) * size
+  if work.macs:
+    return work.macs * bits / 8
   moved = traffic(work, bits)
   return moved.inputs + moved.outputs
 

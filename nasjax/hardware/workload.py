@@ -142,6 +142,8 @@ class SpaceWorkloads(NamedTuple):
   every network has. `joins`, shaped like `groups`, names the additions among
   `fixed` that read a candidate's output, with that in `after` (`none` or `skip`
   where nothing is computed): a device's fusion rules may make them cheaper.
+  A node that sums n edges has n - 1 additions: `join_shares` says, by group and
+  edge, how much of an addition is the edge's (1 where it says nothing).
   `products` are layers whose workloads several choices shape together. `kept`
   says of which edges a network keeps a fixed number, see `kept_edges`.
   """
@@ -151,6 +153,12 @@ class SpaceWorkloads(NamedTuple):
   joins: Mapping[str, tuple[tuple[tuple[Workload, ...], ...], ...]] = {}
   products: tuple[Product, ...] = ()
   kept: Mapping[str, kept_edges.KeptSets] = {}
+  join_shares: Mapping[str, tuple[float, ...]] = {}
+
+  def shares(self, group: str) -> np.ndarray:
+    """f64[E]: how much of an addition each edge of a group brings."""
+    edges = len(self.groups[group])
+    return np.array(self.join_shares.get(group, (1.0,) * edges))
 
   def distinct(self) -> list[Workload]:
     """Every workload once, as the device sees it, sorted."""
@@ -211,7 +219,8 @@ def additive_metric(
     for group, edges in workloads.groups.items()
   }
   for group, edges in workloads.joins.items():
-    tables[group] += [
+    shares = workloads.shares(group)
+    tables[group] += shares[:, None] * [
       [total(cell) - total(w._replace(after="") for w in cell) for cell in row]
       for row in edges
     ]
@@ -241,6 +250,46 @@ def additive_metric(
   terms = products.Terms(fixed, tables, joint)
   return Metric(
     name, unit, device, expected, exact, True, source, "products", terms
+  )
+
+
+def added(first: Metric, second: Metric, times: float, called: str) -> Metric:
+  """The metric `first` + `times` `second`, by the name of the first.
+
+  Args:
+    first: a metric of a space.
+    second: another of it, in another unit; `times` makes it the first's.
+    times: a number.
+    called: what the second is in the first's source.
+
+  Returns:
+    The metric; a sum where both are sums.
+  """
+  both = (first, second)
+  form, terms = "other", None
+  if all(m.form in ("sum", "products") for m in both):
+    form = "products" if any(m.form == "products" for m in both) else "sum"
+  if form == "products":
+    form = "other" if None in (first.terms, second.terms) else form
+  if form == "products":
+    terms = products.Terms(
+      first.terms.constant + times * second.terms.constant,
+      {
+        n: table + times * second.terms.tables[n]
+        for n, table in first.terms.tables.items()
+      },
+      (
+        *first.terms.products,
+        *(t._replace(values=times * t.values) for t in second.terms.products),
+      ),
+    )
+  return first._replace(
+    expected=lambda w: first.expected(w) + times * second.expected(w),
+    exact=lambda a: first.exact(a) + times * second.exact(a),
+    tight=first.tight and second.tight,
+    source=f"{first.source}, {called} ({second.source})",
+    form=form,
+    terms=terms,
   )
 
 

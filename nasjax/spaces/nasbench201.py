@@ -123,6 +123,7 @@ def _stage(shape, repeats):
     {},
     (_addition(shape),) * additions,
     sources=tuple(i for i, _ in EDGES),
+    targets=tuple(j for _, j in EDGES),
   )
 
 

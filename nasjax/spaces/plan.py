@@ -88,6 +88,8 @@ class Stage(NamedTuple):
       candidates, and share what can be computed once. (): not known.
     uneven: where links differ between cells.
     partial: where the supernet's edges are not the networks'.
+    targets: the node that each edge leads to; (): as the `Dag` has it, else not
+      known.
   """
 
   repeats: int
@@ -98,6 +100,7 @@ class Stage(NamedTuple):
   sources: tuple[int, ...] = ()
   uneven: Uneven | None = None
   partial: Partial | None = None
+  targets: tuple[int, ...] = ()
 
   def in_supernet(self) -> Stage:
     """The stage with the edges that its supernet has."""
@@ -227,9 +230,13 @@ def workloads(plan: Plan) -> SpaceWorkloads:
   joins: dict[str, list[list[list[Workload]]]] = {
     group: [[] for _ in range(size)] for group, size in plan.sizes.items()
   }
+  shares = {group: [1.0] * size for group, size in plan.sizes.items()}
   for s, stage in enumerate(plan.stages):
     group = plan.group_of(s)
+    own = _join_shares(plan, stage)
     for r, row in enumerate(plan.rows(s)):
+      for e, share in zip(row, own, strict=True):
+        shares[group][e] = share
       fixed += stage.joins
       for name in stage.links:
         fixed += stage.link(r, name).workloads
@@ -243,7 +250,7 @@ def workloads(plan: Plan) -> SpaceWorkloads:
           if block is None and group in plan.kept:
             continue  # so many are `none` in every network: nothing is added
           joins[group][e][k] += [
-            # A cell has fewer additions than edges into them, of one shape.
+            # They are of one shape; how many there are the shares say.
             work._replace(after=_last_kind(block))
             for work in adds[:1]
           ]
@@ -254,7 +261,30 @@ def workloads(plan: Plan) -> SpaceWorkloads:
       for group, rows in groups.items()
     }
 
-  return SpaceWorkloads(tuple(fixed), frozen(cells), frozen(joins))
+  return SpaceWorkloads(
+    tuple(fixed),
+    frozen(cells),
+    frozen(joins),
+    join_shares={group: tuple(row) for group, row in shares.items()},
+  )
+
+
+def _join_shares(plan: Plan, stage: Stage) -> list[float]:
+  """How much of an addition each edge brings: (n - 1) / n of n edges a node.
+
+  Where a fixed number of edges is kept, n of them, this is of one that is kept.
+  """
+  edges = len(stage.edges)
+  targets = stage.targets
+  if not targets and isinstance(plan.cell, Dag):
+    targets = tuple(to for _, to in plan.cell.ends)
+  if not targets:  # additions over edges, where nodes are not known
+    adds = sum(w.kind == "add" for w in stage.joins)
+    return [min(adds / edges, 1.0)] * edges
+  counts = {to: targets.count(to) for to in targets}
+  for own, kept in plan.kept.get(stage.group or plan.group, ()):
+    counts[targets[own[0]]] = kept
+  return [1.0 - 1.0 / counts[to] for to in targets]
 
 
 def _last_kind(block: Block | None) -> str:
