@@ -8,6 +8,7 @@ gradient gives the task scalar `accuracy`, and then that is read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -165,7 +166,9 @@ def _mnasnet(name, cost, target, below, above):
     exponent = jnp.where(ratio > 1.0, above, below)
     return -_accuracy(task) * ratio**exponent
 
-  return Objective(name, ("cross_entropy",), value, (cost,))
+  # Within the target the hard reward is an accuracy; the soft one has no bound.
+  low = -1.0 if below == 0 else -math.inf
+  return Objective(name, ("cross_entropy",), value, (cost,), low)
 
 
 def mnasnet_soft(
@@ -257,4 +260,6 @@ def efficiency(
     latencies = (costs[latency.name] / latency_reference) ** latency_exponent
     return -_accuracy(task, accuracy_exponent) / (energies * latencies)
 
-  return Objective("efficiency", ("cross_entropy",), value, (latency, energy))
+  return Objective(
+    "efficiency", ("cross_entropy",), value, (latency, energy), -math.inf
+  )

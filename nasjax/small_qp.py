@@ -22,6 +22,7 @@ from jax import lax
 from nasjax.types import Array
 
 MOST_ENUMERATED = 6  # objectives; 63 faces
+_MOST_HULL = 12  # of `min_norm`; 4095 faces
 _MOST_STEPS = 20_000
 
 
@@ -86,7 +87,7 @@ def min_norm(gramian: Array, open: Array | None = None) -> Array:
   Returns:
     f[M] >= 0 with sum 1, 0 where not open: the coefficients of
     argmin |a J|^2. Closed form for M = 2 (Sener and Koltun 2018, algorithm 1),
-    exact up to M = 6; above, the MDM algorithm (Mitchell, Dem'yanov,
+    exact up to M = 12; above, the MDM algorithm (Mitchell, Dem'yanov,
     Malozemov 1974) until rounding stops it.
   """
   chex.assert_rank(gramian, 2)
@@ -101,7 +102,7 @@ def min_norm(gramian: Array, open: Array | None = None) -> Array:
     first = jnp.where(spread > 0, jnp.clip(first, 0.0, 1.0), 0.5)
     first = jnp.where(open.all(), first, open[0].astype(first.dtype))
     return jnp.stack([first, 1.0 - first])
-  if count > MOST_ENUMERATED:
+  if count > _MOST_HULL:
     return _mdm(gramian, open)
   # In units of the gradients' own norms: then a small gradient keeps its
   # digits beside a large one.

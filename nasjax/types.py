@@ -10,6 +10,7 @@ candidates, `P` the executed paths of an edge, `M` the objectives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -143,6 +144,7 @@ class Objective(NamedTuple):
   task: tuple[str, ...]  # the task scalars it reads
   value: Callable[[Task, Costs], Scalar]
   metrics: tuple[Metric, ...] = ()  # the metrics whose costs it reads
+  low: float = 0.0  # it never lies below; -inf where nothing is known
 
 
 class Weighting(NamedTuple):
@@ -152,6 +154,8 @@ class Weighting(NamedTuple):
   init: Callable[[Key, Array], Any]
   # (values f32[M], Gramian f32[M, M], state) -> (coefficients f32[M], state)
   update: Callable[[Array, Array, Any], tuple[Array, Any]]
+  # All objectives must lie above it.
+  low: float = -math.inf
 
 
 class Penalty(NamedTuple):

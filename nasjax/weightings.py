@@ -19,6 +19,7 @@ All but `constant`'s and `chebyshev`'s must be above 0.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -94,7 +95,7 @@ def chebyshev(*, ideal: float = 0.0, rho: float = 0.01) -> Weighting:
     most = (behind >= behind.max()).astype(state.dtype)
     return state * (most / most.sum() + rho), state
 
-  return Weighting(_keep_preference, update)
+  return Weighting(_keep_preference, update, ideal)
 
 
 def _check_normalization(name: str, normalization: str) -> None:
@@ -103,6 +104,11 @@ def _check_normalization(name: str, normalization: str) -> None:
       f"{name}: normalization={normalization!r}; known:"
       f" {', '.join(NORMALIZATIONS)}"
     )
+
+
+def _low(normalization: str) -> float:
+  """What objectives must lie above: 0 where they divide."""
+  return 0.0 if normalization in ("loss", "loss+") else -math.inf
 
 
 def _scales(normalization: str, values: Array, gramian: Array) -> Array:
@@ -157,7 +163,7 @@ def mgda(*, normalization: str = "none") -> Weighting:
     open = ~_satisfied(values, gramian)
     return _min_norm(gramian, scales, open), state
 
-  return Weighting(_keep_preference, update)
+  return Weighting(_keep_preference, update, _low(normalization))
 
 
 def epsilon_constraint(
@@ -194,7 +200,7 @@ def epsilon_constraint(
     scales = scales / jnp.where(first, state, 1.0)
     return _min_norm(gramian, scales, open), state
 
-  return Weighting(_keep_preference, update)
+  return Weighting(_keep_preference, update, _low(normalization))
 
 
 def exact_pareto(*, horizon: float = 1.0) -> Weighting:
@@ -225,7 +231,7 @@ def exact_pareto(*, horizon: float = 1.0) -> Weighting:
     found = small_qp.simplex_minimum(horizon * scaled, state * values)
     return found * state, state
 
-  return Weighting(_keep_preference, update)
+  return Weighting(_keep_preference, update, 0.0)
 
 
 def pcgrad() -> Weighting:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from nasjax import constraints, objectives, small_qp
 from nasjax.cli import metrics, parts
 from nasjax.cli.config import SearchConfig
+from nasjax.cli.config import flag as flag_of
 from nasjax.errors import InputError, nearest
 from nasjax.reader import number
 from nasjax.types import Array, Metric, Objective
@@ -112,6 +113,14 @@ def make_objectives(
   if config.penalty == "objective":
     made += [constraints.as_objective(m, bound) for m, bound in bounds]
     preference += [1.0] * len(bounds)
+  lowest = parts.weighting(config).low
+  for objective in made:
+    if objective.low < lowest:
+      raise InputError(
+        f"--weighting {config.weighting}",
+        f"needs objectives above {lowest:g}, {objective.name} may lie below",
+        "take constant, mgda, pcgrad or upgrad",
+      )
   if config.weighting in _FEW and len(made) > small_qp.MOST_ENUMERATED:
     raise InputError(
       f"--weighting {config.weighting}",
@@ -144,6 +153,10 @@ def make_constraints(
     schedule = constraints.tighten(start=config.tighten, tau=tau, begin=begin)
     if config.penalty == "objective" or not bounds:
       raise InputError("--tighten", "there is no limit that could", "leave it")
+  plain = SearchConfig()
+  for name in ("penalty", "penalty_strength") if not bounds else ():
+    if getattr(config, name) != getattr(plain, name):
+      raise InputError(flag_of(name), "there is no limit", "add --limit")
   if config.penalty == "objective":
     return []
   chosen = parts.penalty(config)

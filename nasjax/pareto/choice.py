@@ -54,15 +54,15 @@ def trade_offs(points: np.ndarray, first: int, second: int) -> np.ndarray:
     second: index of f2, by which the front is ordered.
 
   Returns:
-    f64[N - 1]: between neighbours, relative to the mean of both ends, so that
-    it is the same read backwards; -2 says that 1 % more of f2 saves 2 % of f1.
-    Infinite or NaN where f2 does not change or a mean is 0.
+    f64[N - 1]: between neighbours, relative to the size of the mean of both
+    ends, so that it is the same read backwards, and of an f1 below 0, such as
+    -accuracy; -2 says that 1 % more of f2 saves 2 % of f1. Infinite or NaN where f2 does not change or a mean is 0.
 
   Raises:
     ValueError: points that are not finite or no matrix.
   """
   ordered = _along(_front(points), second)
-  middle = (ordered[1:] + ordered[:-1]) / 2
+  middle = np.abs(ordered[1:] + ordered[:-1]) / 2
   with np.errstate(divide="ignore", invalid="ignore"):
     relative = np.diff(ordered, axis=0) / middle
     return relative[:, first] / relative[:, second]

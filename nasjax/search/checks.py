@@ -54,7 +54,17 @@ def check_parts(
   for objective in objectives:
     tasks = {task: jnp.float32(1.0) for task in objective.task}
     read = {m.name: costs[m.name] for m in objective.metrics}
-    _number(f"objective {objective.name}", objective.value, tasks, read)
+    name = f"objective {objective.name}"
+    value = float(_number(name, objective.value, tasks, read))
+    if value < objective.low:
+      raise ValueError(
+        f"{name} is {value:g}, below the low={objective.low:g} that it states"
+      )
+    if weighting is not None and objective.low < weighting.low:
+      raise ValueError(
+        f"{name} may lie below {weighting.low:g}, which the weighting needs all"
+        " objectives to be above"
+      )
   if weighting is not None:
     _check_weighting(weighting, len(objectives))
   for constraint in constraints:
