@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy_space
 
-from nasjax import checkpoint, pareto, run_folder
+from nasjax import checkpoint, hardware, pareto, run_folder
 from nasjax.cli.main import main
 
 LIMIT = 15_000  # macs: about half of the space is within it
@@ -141,9 +141,13 @@ def test_what_was_decided_is_retrained(finished, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
+@pytest.mark.parametrize("through", ["predictor", "supernet"])
+def test_hybrid_starts_where_gradients_lead_and_goes_on(
+  through, npz, tmp_path, capsys
+):
   out = tmp_path / "a"
   words = ["search", "--strategy", "hybrid", "--data", npz, *TINY, *SMALL]
+  words += ["--refine-through", through]
   words += ["--warmup", "0", "--arch-learning-rate", "1.0"]
   assert main([*words, "--out", str(out)]) == 0
   found = rows(out / run_folder.EVALUATIONS)
@@ -155,10 +159,13 @@ def test_hybrid_starts_where_gradients_lead_and_goes_on(npz, tmp_path):
     zip((x.path for x in state.manifest.leaves), state.arrays, strict=True)
   )
   (name,) = [n for n in logits if "logits" in n]
-  best = logits[name].argmax(-1)
-  names = toy_space.cell().groups["cell"].candidates
-  # The most probable architecture keeps the limit and is the first point.
-  assert found[0]["architecture"] == "|".join(names[k] for k in best)
+  space = toy_space.cell((8, 8, 3), 3)
+  weights = {"cell": np.exp(logits[name])}
+  best = space.decide(weights, [(hardware.macs(space), LIMIT)])
+  # The most probable architecture within the limit is the first point.
+  assert found[0]["architecture"] == "|".join(best.names()["cell"])
+  said = capsys.readouterr().out
+  assert "hybrid after gdas" in said and "evaluated anew" in said
   goes_on(out, tmp_path)
 
 

@@ -84,6 +84,12 @@ class SearchConfig:
     low=1,
     high=10_000,
   )
+  refine_through: str = option(
+    "predictor",
+    "hybrid: whose gradients refine: predictor, fitted to all that was"
+    " evaluated, or supernet, its own loss at its weights",
+    choices=("predictor", "supernet"),
+  )
   measured: str | None = option(
     None,
     "evolution: what measures costs of each architecture that is"
@@ -136,10 +142,10 @@ class SearchConfig:
     AUTO,
     AUGMENT_HELP,
   )
-  relaxation: str = option(
-    "proxyless",
+  relaxation: str | None = option(
+    None,
     "softmax, gumbel_softmax, gdas, proxyless, renormalized_pair, sparsemax,"
-    " dirichlet, or path/to/file.py:name",
+    " dirichlet, or path/to/file.py:name; default proxyless, of hybrid gdas",
   )
   temperature: float | None = option(
     None,

@@ -42,8 +42,19 @@ class Found(NamedTuple):
 class Evaluator:
   """Scores points at a supernet's weights; remembers nothing."""
 
-  def __init__(self, problem, measured, variables: Any, stop: Stop):
-    """Compiles when the first points are scored."""
+  def __init__(
+    self, problem, measured, variables: Any, stop: Stop, *, anew: bool = False
+  ):
+    """Compiles when the first points are scored.
+
+    Args:
+      problem: what is searched.
+      measured: what measures costs, see `populations.check`.
+      variables: of the trained supernet.
+      stop: says when a signal has come.
+      anew: on as many images, with as many batches for their statistics, as
+        decided networks are scored; else as many as points are.
+    """
     self.problem, self.costs = problem, populations.costs(problem)
     self._measured = measured
     self._stop = stop
@@ -52,8 +63,10 @@ class Evaluator:
       problem.train,
       problem.valid,
       data.statistics(problem.train),
-      most=problem.scored,
-      calibration_batches=_CALIBRATION,
+      most=evaluation.SCORED if anew else problem.scored,
+      calibration_batches=(
+        evaluation.CALIBRATION_BATCHES if anew else _CALIBRATION
+      ),
     )
     self._accuracy = jax.jit(
       partial(evaluation.population_scores, problem.space)
@@ -180,7 +193,7 @@ def run(
   config = problem.config
   variables = training.variables(problem, carried.progress.state)
   evaluate = Evaluator(problem, measured, variables, stop)
-  made = populations.make(problem, measured)
+  made = populations.make(problem, measured, variables)
   volumes = Volumes(problem)
   evolving, last = carried.evolution, len(populations.ends(problem))
   if weights is not None and not evolving.generation:
@@ -224,8 +237,17 @@ def run(
     points = populations.random_points(problem, key)
     rivals = evaluate(points)
     chance = _chance(problem, points, *rivals)
-  _write(problem, measured, evolving.state, rivals, volumes, folder)
-  decided = _decide(problem, evolving.state)
+  found = told(evolving.state)
+  front = _front(*found[1:])
+  if config.strategy == "hybrid":
+    scorer = Evaluator(problem, None, variables, stop, anew=True)
+    found, front = _anew(scorer, found, front)
+  _write(
+    problem, measured, evolving.state, found, front, rivals, volumes, folder
+  )
+  # Of points that are scored anew only those of the front were.
+  chosen = front if len(front) else np.arange(len(found[0]))
+  decided = _decide(problem, *(part[chosen] for part in found))
   return Found(decided, _scorer(problem, evaluate), chance)
 
 
@@ -246,9 +268,30 @@ def _scorer(problem, evaluate) -> Callable[[Architecture], float]:
   return accuracy
 
 
-def _decide(problem, state) -> Architecture:
+def _front(values, violations) -> np.ndarray:
+  """i64[F]: the feasible points that none dominates, by their error."""
+  good = np.flatnonzero(violations <= 0)
+  front = good[pareto.front(values[good])] if len(good) else good
+  return front[np.argsort(values[front, 0], kind="stable")]
+
+
+def _anew(scorer: Evaluator, found, front):
+  """What was told with the front's errors evaluated anew, and its new front."""
+  if not len(front):
+    return found, front
+  points, values, violations = found
+  values = values.copy()
+  values[front, 0] = 1.0 - scorer.accuracies(points[front])
+  inside = _front(values[front], violations[front])
+  print(
+    f"front of {len(front)} points evaluated anew: {len(inside)} are on it",
+    flush=True,
+  )
+  return (points, values, violations), front[inside]
+
+
+def _decide(problem, points, values, violations) -> Architecture:
   """The feasible point of least error; the nearest to the best if none is."""
-  points, values, violations = told(state)
   order = np.lexsort((values[:, 1], values[:, 0], violations))
   best = genetics.architecture(problem.space, points[order[0]])
   if violations[order[0]] <= 0:
@@ -261,7 +304,21 @@ def _decide(problem, state) -> Architecture:
   return problem.space.decide(near, problem.limits)
 
 
-def _write(problem, measured, state, rivals, volumes, folder: Path) -> None:
+def _write(
+  problem, measured, state, found, front, rivals, volumes, folder: Path
+) -> None:
+  """Writes what was evaluated, the front and its hypervolume.
+
+  Args:
+    problem: what is searched.
+    measured: what measured costs, see `populations.check`.
+    state: of the evolution, with what was told.
+    found: (points, values, violations) as the front has them.
+    front: i64[F], the points on it.
+    rivals: (values, violations) of random points; None: there are none.
+    volumes: of the problem.
+    folder: of the run.
+  """
   points, values, violations = told(state)
   ends = populations.ends(problem)
   taken = [
@@ -281,10 +338,10 @@ def _write(problem, measured, state, rivals, volumes, folder: Path) -> None:
     for i, point in enumerate(points)
   ]
   _csv(folder / run_folder.EVALUATIONS, rows)
-  good = np.flatnonzero(violations <= 0)
-  front = good[pareto.front(values[good])] if len(good) else good
-  front = front[np.argsort(values[front, 0])]
-  chosen = [{**rows[i], "on_front": 1} for i in front]
+  chosen = [
+    {**rows[i], "valid_accuracy": 1.0 - float(found[1][i, 0]), "on_front": 1}
+    for i in front
+  ]
   _csv(folder / run_folder.FRONT, chosen or [{**rows[0], "on_front": 0}])
   history = []
   for generation, end in enumerate(ends.tolist()):

@@ -78,7 +78,7 @@ def of(problem: Any) -> dict[str, Any]:
     fixed[f"table {name}"] = sha256(*arrays)
   sets = (problem.train, problem.valid)
   fixed["data"] = sha256(*(array for images in sets for array in images))
-  for part in (config.relaxation, config.space, config.measured or ""):
+  for part in (config.relaxation or "", config.space, config.measured or ""):
     if ":" in part and measured.PLACE not in part:
       path = part.rpartition(":")[0]
       fixed[f"part {path}"] = sha256(read_bytes(path))

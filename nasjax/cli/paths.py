@@ -26,7 +26,7 @@ def absolute(config: SearchConfig) -> SearchConfig:
       for name in config.device
     ),
     space=_part(config.space),
-    relaxation=_part(config.relaxation),
+    relaxation=None if config.relaxation is None else _part(config.relaxation),
     measured=None if config.measured is None else _part(config.measured),
   )
 

@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nasjax import data
 from nasjax.cli import measuring, metrics, predictors
+from nasjax.data import pool as pools
 from nasjax.errors import InputError
 from nasjax.hardware import bundle
-from nasjax.search import genes, hybrid, nsga2, staged
+from nasjax.search import genes, hybrid, nsga2, refinement, staged
+from nasjax.search.shared import TASKS
 from nasjax.types import Array, Evolution, Key
 
+_REFINED_ON = 128  # validation images of a step that refines
 STRATEGIES = ("hybrid", "nsga2", "random", "staged")
 
 
@@ -75,14 +79,23 @@ def ends(problem) -> np.ndarray:
   return np.cumsum([*first, *[config.population] * config.generations])
 
 
-def make(problem, measured: Measured | None = None) -> Evolution:
-  """The evolution of a problem; `measured` only where it runs."""
+def make(
+  problem, measured: Measured | None = None, variables: Any = None
+) -> Evolution:
+  """The evolution of a problem; the rest only where it runs.
+
+  Args:
+    problem: what is searched.
+    measured: see `check`.
+    variables: of the trained supernet.
+  """
   config = problem.config
   counts = genes.cardinalities(problem.space)
   shared = dict(
     objectives=1 + len(costs(problem)), capacity=int(ends(problem)[-1])
   )
-  if config.strategy in ("hybrid", "staged"):
+  through = config.strategy == "hybrid" and config.refine_through
+  if config.strategy == "staged" or through == "predictor":
     names = () if measured is None else measured.names
     learnt = predictors.surrogate(problem, costs(problem), names)
   if config.strategy == "staged":
@@ -94,12 +107,15 @@ def make(problem, measured: Measured | None = None) -> Evolution:
       **shared,
     )
   if config.strategy == "hybrid":
-    refine = hybrid.through_predictor(
-      learnt,
-      problem.space,
-      capacity=shared["capacity"],
-      count=config.population,
-    )
+    if through == "supernet":
+      refine = _through_supernet(problem, variables)
+    else:
+      refine = hybrid.through_predictor(
+        learnt,
+        problem.space,
+        capacity=shared["capacity"],
+        count=config.population,
+      )
     return hybrid.hybrid(
       counts,
       refine,
@@ -109,6 +125,26 @@ def make(problem, measured: Measured | None = None) -> Evolution:
     )
   made = {"nsga2": nsga2.nsga2, "random": nsga2.random_search}
   return made[config.strategy](counts, population=config.population, **shared)
+
+
+def _through_supernet(problem, variables) -> hybrid.Propose:
+  """Refines through the supernet's loss on validation images."""
+  size = min(_REFINED_ON, len(problem.valid.labels))
+  pool = pools.make_pool(problem.valid, data.statistics(problem.train))
+
+  def loss(sampled, key):
+    rows = jax.random.randint(key, (size,), 0, pool.size)
+    batch = pools.gather(pool, rows)
+    outputs, _ = problem.space.apply(variables, sampled, batch.images, True)
+    return TASKS["cross_entropy"](outputs, batch.labels)
+
+  return refinement.through_supernet(
+    problem.space,
+    loss,
+    costs(problem),
+    problem.limits,
+    count=problem.config.population,
+  )
 
 
 def begin(problem, key: Key) -> Evolving | tuple:

@@ -55,12 +55,14 @@ _READ_BY = {
   "measured": populations.STRATEGIES,
   "predictor_samples": ("staged",),
   "refine_every": ("hybrid",),
+  "refine_through": ("hybrid",),
 }
 # What is left open and depends on the strategy.
 _OWN: dict[str, dict[str, Any]] = {
-  "differentiable": {"arch_learning_rate": 0.02},
+  "differentiable": {"arch_learning_rate": 0.02, "relaxation": "proxyless"},
   "enas": {"arch_learning_rate": 3.5e-3},
   "hybrid": {
+    "relaxation": "gdas",  # its architectures start the population
     "arch_learning_rate": 0.02,
     "population": 25,
     "generations": 20,
@@ -69,6 +71,9 @@ _OWN: dict[str, dict[str, Any]] = {
   "random": {"population": 50, "generations": 20},
   "staged": {"population": 15, "generations": 14},
 }
+
+# Defaults of earlier runs, which their config.yaml holds for every strategy.
+_FORMERLY = {"relaxation": "proxyless"}
 
 
 class Decision(NamedTuple):
@@ -115,7 +120,8 @@ def check(config: SearchConfig) -> SearchConfig:
     InputError: names the flag.
   """
   for name in foreign(config.strategy):
-    if getattr(config, name) != getattr(SearchConfig(), name):
+    value = getattr(config, name)
+    if value not in (getattr(SearchConfig(), name), _FORMERLY.get(name)):
       raise InputError(
         flag(name),
         f"is no option of --strategy {config.strategy}",

@@ -56,7 +56,8 @@ def trade_offs(points: np.ndarray, first: int, second: int) -> np.ndarray:
   Returns:
     f64[N - 1]: between neighbours, relative to the size of the mean of both
     ends, so that it is the same read backwards, and of an f1 below 0, such as
-    -accuracy; -2 says that 1 % more of f2 saves 2 % of f1. Infinite or NaN where f2 does not change or a mean is 0.
+    -accuracy; -2 says that 1 % more of f2 saves 2 % of f1. Infinite or NaN
+    where f2 does not change or a mean is 0.
 
   Raises:
     ValueError: points that are not finite or no matrix.

@@ -8,7 +8,8 @@ enters the one archive from which NSGA-II selects.
 
 `hybrid` takes any function that proposes. `through_predictor` is one: GDAS
 (Dong and Yang 2019) through predictors of all objectives, from every point of
-the front in its own direction. A shared supernet's logits are another.
+the front in its own direction. `refinement.through_supernet` is another: it
+goes through the supernet's own loss.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from nasjax.types import Array, Evolution, Key
 __all__ = ["Propose", "State", "Told", "hybrid", "through_predictor"]
 
 # Of the augmented Chebyshev scalarisation: so much of the plain sum.
-_AUGMENTED = 0.05
-_SHARP = 3.0  # the logit of the point that a refinement starts from
+AUGMENTED = 0.05
+SHARP = 3.0  # the logit of the point that a refinement starts from
 
 
 class Told(NamedTuple):
@@ -213,7 +214,7 @@ def through_predictor(
       )
       means, feasible = surrogate.expected(state, weights)
       scaled = preference * (means - ideal[None]) / span[None]
-      total = scaled.max(-1) + _AUGMENTED * scaled.sum(-1)
+      total = scaled.max(-1) + AUGMENTED * scaled.sum(-1)
       return (total + jax.nn.relu(0.5 - feasible)).sum(), drawn
 
     def step(carry, now):
@@ -225,7 +226,7 @@ def through_predictor(
       changes, inner = optimizer.update(slope, inner)
       return (optax.apply_updates(logits, changes), inner), drawn
 
-    logits = _SHARP * genetics.one_hot(starts, counts)
+    logits = SHARP * genetics.one_hot(starts, counts)
     carry = (logits, optimizer.init(logits))
     return jax.lax.scan(step, carry, jnp.arange(steps))[1]
 
