@@ -24,6 +24,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from nasjax.two_paths import proxyless
 from nasjax.relaxed import (
   CLOSED,
   each,
@@ -32,7 +33,6 @@ from nasjax.relaxed import (
   probabilities,
   straight_through,
 )
-from nasjax.two_paths import proxyless, renormalized_pair
 from nasjax.types import (
   Array,
   ExpectFn,
@@ -52,7 +52,6 @@ __all__ = [
   "gumbel_softmax",
   "operation_dropout",
   "proxyless",
-  "renormalized_pair",
   "softmax",
   "sparsemax",
 ]

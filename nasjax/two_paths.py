@@ -16,7 +16,7 @@ from jax import lax
 from nasjax import relaxed
 from nasjax.types import Array, Key, Logits, Masks, Relaxation, Sampled, Step
 
-__all__ = ["proxyless", "renormalized_pair"]
+__all__ = ["proxyless"]
 
 
 def _pair(key: Key, logits: Array, mask: Array) -> tuple[Array, Array]:
@@ -108,16 +108,3 @@ def proxyless() -> Relaxation:
     rescale=_rescale,
     b1=0.0,
   )
-
-
-def renormalized_pair() -> Relaxation:
-  """Binary gates over two sampled paths, in steps of both kinds.
-
-  As `proxyless`, but the weights too follow the active one of two paths drawn
-  without replacement, which is a probable candidate more often than its
-  probability says; and logits are not rescaled.
-
-  Returns:
-    A relaxation with two paths an edge, column 0 the active one.
-  """
-  return Relaxation(relaxed.init, _sample_pair, relaxed.expect_softmax)

@@ -19,7 +19,6 @@ ALL = {
   "gumbel_softmax": relaxations.gumbel_softmax(),
   "gdas": relaxations.gdas(),
   "proxyless": relaxations.proxyless(),
-  "renormalized_pair": relaxations.renormalized_pair(),
   "sparsemax": relaxations.sparsemax(),
   "dirichlet": relaxations.dirichlet(),
   "from_function": relaxations.from_function(
@@ -97,7 +96,7 @@ def test_proxyless_jacobian_is_the_two_way_softmax():
   np.testing.assert_allclose(ours, jax.jacobian(two_way)(logits), atol=1e-6)
 
 
-def test_gates_of_renormalized_pairs():
+def test_gates_of_proxyless_pairs():
   logits = {"g": jnp.log(jnp.array([[0.5, 0.3, 0.2]]))}
   masks = {"g": np.ones((1, 3), bool)}
   p = np.array([0.5, 0.3, 0.2])
@@ -109,15 +108,12 @@ def test_gates_of_renormalized_pairs():
         pair = p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j]))
         want[i] += pair * p[i] / (p[i] + p[j])
   keys = jax.random.split(jax.random.key(0), 20000)
-  for sample in (
-    relaxations.renormalized_pair().sample,
-    relaxations.proxyless().arch_sample,
-  ):
-    first = jax.vmap(
-      lambda k, s=sample: s(k, logits, masks, jnp.int32(0)).paths["g"][0, 0]
-    )(keys)
-    share = np.bincount(np.asarray(first), minlength=3) / 20000
-    np.testing.assert_allclose(share, want, atol=0.015)
+  sample = relaxations.proxyless().arch_sample
+  first = jax.vmap(
+    lambda k: sample(k, logits, masks, jnp.int32(0)).paths["g"][0, 0]
+  )(keys)
+  share = np.bincount(np.asarray(first), minlength=3) / 20000
+  np.testing.assert_allclose(share, want, atol=0.015)
 
 
 def test_gdas_samples_the_softmax():

@@ -144,8 +144,8 @@ class SearchConfig:
   )
   relaxation: str | None = option(
     None,
-    "softmax, gumbel_softmax, gdas, proxyless, renormalized_pair, sparsemax,"
-    " dirichlet, or path/to/file.py:name; default proxyless, of hybrid gdas",
+    "softmax, gumbel_softmax, gdas, proxyless, sparsemax, dirichlet,"
+    " or path/to/file.py:name; default proxyless, of hybrid gdas",
   )
   temperature: float | None = option(
     None,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nasjax import pareto, run_folder
 from nasjax import search as searches
-from nasjax.cli import baselines, low_bits, parts, tables, training
+from nasjax.cli import baselines, hints, low_bits, parts, tables, training
 from nasjax.cli import metrics as metric_parts
 from nasjax.hardware import schedules
 from nasjax.search import ranking
@@ -95,7 +95,7 @@ def decide_front(
     stop: says when a signal has come.
   """
   accuracy = training.scorer(problem, state)
-  values, rows, compared = [], [], []
+  values, rows, compared, members = [], [], [], []
 
   def score(architecture):
     stop.check()
@@ -108,6 +108,7 @@ def decide_front(
     expected = {
       n: float(m.expected(weights)) for n, m in problem.metrics.items()
     }
+    members.append(decided)
     hit = score(decided)
     column = baselines.Column("decided", decided, hit)
     columns = baselines.compare(problem, column, limits, score)
@@ -142,7 +143,7 @@ def decide_front(
   run_folder.write_atomic(
     folder / run_folder.GENOTYPE, run_folder.json_text(values[chosen])
   )
-  _show_front(problem, rows, names, folder)
+  _show_front(problem, rows, members, names, folder)
 
 
 def _write_volumes(problem, history, decided, folder) -> None:
@@ -189,7 +190,7 @@ def _expected(names) -> list[str]:
   return [f"expected_{name}" for name in names]
 
 
-def _show_front(problem, rows, names, folder) -> None:
+def _show_front(problem, rows, decided, names, folder) -> None:
   console = Console()
   table = Table("member", title="decided front")
   for name in names:
@@ -207,6 +208,12 @@ def _show_front(problem, rows, names, folder) -> None:
     cells += ["yes" if row[k] else "" for k in ("on_front", "chosen")]
     table.add_row(*cells)
   console.print(table)
+  if said := hints.dominated(rows):
+    console.print(f"note: {said}", highlight=False)
+  for row, member, limits in zip(rows, decided, problem.members, strict=True):
+    for line in hints.unfilled(problem, member, limits):
+      said = f"note: member {row['member']}: {escape(line)}"
+      console.print(said, highlight=False)
   tables.show_scoring(problem, console)
   console.print(f"written to {escape(str(folder))}", highlight=False)
 

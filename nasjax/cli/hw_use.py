@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def time_network(path: str, config: TimeConfig) -> int:
     raise InputError("--measure", "is missing", "give what measures it")
   architecture, _ = own_spaces.read_genotype(path)
   if measured.PLACE in config.measure:
+    print(
+      "note: the network in {onnx} has random weights: measure what it costs,"
+      " not what it gets right",
+      file=sys.stderr,
+    )
     measure = measured.command(
       config.measure,
       model=bundle.decided_model,

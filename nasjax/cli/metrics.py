@@ -20,6 +20,9 @@ COUNTED = {
   "flops": hardware.flops,
 }
 OF_WEIGHTS = ("quantization_error", "weight_asymmetry")
+# Strategies whose architectures follow gradients, or are learned at all.
+GRADIENT = ("differentiable", "hybrid")
+LEARNT = ("differentiable", "enas", "hybrid")
 # Strategies that need no gradient of a metric, and no model of it.
 ONE_BY_ONE = ("nsga2", "random")
 FASTEST = "fastest_ms"  # the latency that --edp-deadline-ms bounds

@@ -28,8 +28,7 @@ from nasjax.search.shared import default_optimizer
 from nasjax.spaces.space import Architecture
 from nasjax.types import Array, Metric, Relaxation, Search
 
-_GRADIENT = ("differentiable", "hybrid")
-_LEARNT = ("differentiable", "enas", "hybrid")
+_GRADIENT, _LEARNT = metrics.GRADIENT, metrics.LEARNT
 # Options that not every strategy reads, and which do.
 _READ_BY = {
   "relaxation": _GRADIENT,

@@ -13,22 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import data
-from nasjax.cli import low_bits, populations
+from nasjax.cli import hints, low_bits, populations
 from nasjax.spaces import costs as cost_tables
-from nasjax.spaces import space as spaces
 
 _CLASSES = 20  # whose names are printed
 _LINES = 20  # of progress, where there is no terminal
-_CURES = {  # of a collapse
-  "differentiable": "first (--warmup 0.5), drop skips while sampling"
-  " (--operation-dropout 0.3) or stop earlier (--stop-on-skips 0.4)",
-  "enas": "first (--warmup 0.5) or stop earlier (--stop-on-skips 0.4)",
-  "nsga2": "(--epochs)",
-  "random": "(--epochs)",
-  "hybrid": "first (--warmup 0.5) or drop skips while sampling"
-  " (--operation-dropout 0.3)",
-  "staged": "(--epochs)",
-}
 _COUNTS = ("params", "macs", "flops")
 
 
@@ -79,9 +68,8 @@ def show_problem(problem) -> None:
     unit = problem.metrics[name].unit
     low, high = costs.extremes(problem.space.masks)
     values = problem.random_values(name)
-    if (
-      problem.metrics[name].form not in cost_tables.ADDITIVE
-    ):  # its extremes need every network
+    if not isinstance(costs, cost_tables.AdditiveCosts):
+      # Its extremes need every network.
       low, high = float(values.min()), float(values.max())
     bound = limits.get(name)
     table.add_row(
@@ -231,11 +219,8 @@ def show_decision(problem, columns, expected, folder: Path) -> None:
   console.print(table)
   _show_sources(problem, console)
   show_scoring(problem, console)
-  skips, edges = spaces.count_skips(decided)
-  if 2 * skips > edges:
-    console.print(
-      f"[bold red]warning: collapsed, {skips} of {edges} choices are skip or"
-      f" none.[/] Train the weights longer {_CURES[problem.config.strategy]}.",
-      highlight=False,
-    )
+  if said := hints.collapse(problem, decided):
+    console.print(f"[bold red]warning:[/] {escape(said)}", highlight=False)
+  for line in hints.unfilled(problem, decided, problem.limits):
+    console.print(f"note: {escape(line)}", highlight=False)
   console.print(f"written to {escape(str(folder))}", highlight=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nasjax.hardware import bundle
+from nasjax.hardware import bundle, timer
 from nasjax.layers import onnx_nodes
 from nasjax.spaces.space import Architecture
 
@@ -33,7 +33,6 @@ def onnxruntime_latency(
   """
   onnx_nodes.need("onnx")
   onnx_nodes.need("onnxruntime")
-  from nasjax.hardware import timer  # needs onnxruntime
 
   def load(model, shape, batch):
     return timer.Call(model.SerializeToString(), [shape], batch, threads)

@@ -26,7 +26,6 @@ import sys
 import time
 
 import numpy as np
-import onnxruntime
 
 MANIFEST, RESULTS = "manifest.json", "results.csv"
 TIMES = (
@@ -92,6 +91,8 @@ class Call:
 
   def __init__(self, model, shapes, batch, threads, optimization="all"):
     """Loads `model` (a path or bytes) for inputs [batch, *shape]."""
+    import onnxruntime  # where the rest is of use without it
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -275,6 +276,8 @@ def run(
   """
   with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
     manifest = json.load(file)
+  import onnxruntime
+
   items = manifest["items"]
   columns = (*items[0]["row"], "batch", "round", *TIMES)
   header = {
