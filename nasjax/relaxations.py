@@ -24,7 +24,6 @@ import numpy as np
 import optax
 from jax import lax
 
-from nasjax.two_paths import proxyless
 from nasjax.relaxed import (
   CLOSED,
   each,
@@ -33,6 +32,7 @@ from nasjax.relaxed import (
   probabilities,
   straight_through,
 )
+from nasjax.two_paths import proxyless
 from nasjax.types import (
   Array,
   ExpectFn,

@@ -283,3 +283,28 @@ def test_sixty_cells_rank_the_others():
     predicted = table.of({"cell": choices["cell"][rest]}, ENDS)
     errors = scores.prediction_errors(np.round(predicted, 4), values[rest])
     assert errors.spearman >= least
+
+
+def test_entries_that_the_networks_do_not_tell_apart_are_named():
+  """Two operations that always come together share their cost, and it is said.
+
+  Without ties; with them equal workloads need not be told apart.
+  """
+  rng = np.random.default_rng(30)
+  rows = space_module.random_choices(SPACE, rng, 200)["cell"]
+  both = {"cell": rows}
+  clear = fit.fit(SPACE.groups, both, costs_of(both), counted=("every_edge",))
+  assert clear.collinear == ()
+  # Edges 0 and 1 always have the same operation.
+  rows[:, 1] = rows[:, 0]
+  found = fit.fit(SPACE.groups, both, costs_of(both), counted=("every_edge",))
+  names = {name.split()[0] for name in found.collinear}
+  assert names == {"cell[0]", "cell[1]"}
+  assert len(found.collinear) == 2 * (len(SPACE.groups["cell"].candidates) - 1)
+
+
+def costs_of(choices):
+  rng = np.random.default_rng(0)
+  table = rng.uniform(1.0, 2.0, (6, 5))
+  table[:, 0] = 0.0
+  return 1.0 + table[np.arange(6), choices["cell"]].sum(-1)

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nasjax import errors, hardware
+from nasjax.hardware import choices
 from nasjax.hardware import profile as profiles
 
 
@@ -65,12 +66,14 @@ def show(name: str) -> int:
 def _table_rows(device) -> list[tuple[str, str, str, str]]:
   if device.table is None:
     return []
-  header = device.table.header
+  table, header = device.table, device.table.header
   made = " ".join(header[k] for k in ("runtime", "date") if k in header)
-  return [
-    (f"workloads with {c}", str(len(device.table.rows)), "", f"measured {made}")
-    for c in device.table.costs
-  ]
+  if isinstance(table, choices.ChoiceTable):
+    found = sum(entries.size for entries in table.tables.values())
+    kind, source = "choices", f"fitted {made}"
+  else:
+    found, kind, source = len(table.rows), "workloads", f"measured {made}"
+  return [(f"{kind} with {c}", str(found), "", source) for c in table.costs]
 
 
 def _profile_rows(own: profiles.Profile | None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import fit as fitting
 from nasjax.hardware import networks
 from nasjax.hardware import table as tables
+
+_NAMED = 6  # entries that a warning names
 
 
 def run(config: FitConfig) -> int:
@@ -91,6 +94,15 @@ def run(config: FitConfig) -> int:
     fitted.counted,
   )
   choice_tables.write(out, table)
+  if fitted.collinear:
+    shown = ", ".join(fitted.collinear[:_NAMED])
+    more = len(fitted.collinear) - _NAMED
+    print(
+      f"warning: the networks do not tell apart what these cost, it is split"
+      f" among them: {shown}{f' and {more} more' if more > 0 else ''}; measure"
+      " networks in which they differ",
+      file=sys.stderr,
+    )
   print(
     f"{len(measured.values)} networks, {fitted.counted}; cross-validated:"
     f" {fitted.errors}\nwritten to {out}"

@@ -16,12 +16,19 @@ from nasjax.cli.hw import numbers, spaces_of
 from nasjax.cli.hw_config import CoverageConfig, ScheduleConfig, TimeConfig
 from nasjax.errors import InputError
 from nasjax.hardware import bundle, interpolate, measured, schedules
+from nasjax.hardware import table as tables
 from nasjax.reader import load_part
 
 
 def coverage(config: CoverageConfig) -> int:
   """Prints which workloads of a space a table knows; 2 if one is missing."""
   device = hardware.device(config.device)
+  if not isinstance(device.table, tables.Table):
+    raise InputError(
+      f"--device {config.device}",
+      "has no table of workloads",
+      "give one of `nasjax hw measure` or `hw import`",
+    )
   works = sorted(
     {w for space in spaces_of(config) for w in space.workloads().distinct()}
   )

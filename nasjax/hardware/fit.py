@@ -26,6 +26,7 @@ __all__ = ["Fit", "fit", "gauge_of", "ties_of"]
 # ten measured networks that hold the entry.
 STRENGTHS = (0.0, 0.1, 1.0, 10.0, 100.0, 1000.0)
 _TINY = 1e-9  # decides entries that no network tells apart
+_DEPENDENT = 1e-8  # share of the largest singular value
 
 
 class Fit(NamedTuple):
@@ -36,6 +37,8 @@ class Fit(NamedTuple):
   counted: str  # see choices.COUNTED
   strength: float  # of the pull towards entries of the same workloads
   errors: Errors  # by cross-validation
+  # Entries whose costs the networks do not tell apart: they are split evenly.
+  collinear: tuple[str, ...] = ()
 
 
 class _Slots(NamedTuple):
@@ -131,6 +134,24 @@ def _check_seen(slots, groups, design):
     )
 
 
+def _collinear(slots, design) -> list[tuple[str, int, int]]:
+  """Entries whose costs the networks, and equal workloads, do not tell apart.
+
+  Those with a part in the null space of what the costs are fitted to.
+  """
+  system = np.concatenate([design, slots.pull])
+  scale = np.linalg.norm(system, axis=0)
+  system = system / np.where(scale > 0, scale, 1.0)
+  _, values, rows = np.linalg.svd(system, full_matrices=True)
+  rank = int((values > _DEPENDENT * values[0]).sum())
+  part = np.abs(rows[rank:]).max(0, initial=0.0)
+  return [
+    entry
+    for entry, own in zip(slots.entries, part, strict=False)
+    if own > np.sqrt(_DEPENDENT)
+  ]
+
+
 def fit(
   groups: Mapping[str, Group],
   choices: Choices,
@@ -197,6 +218,7 @@ def fit(
     if best is None or loss < 0.999 * best[0]:
       best = loss, rule, strength, predicted
   _, rule, strength, predicted = best
+  alike = _collinear(slots, designs[rule])
   found = scale * _solve(slots, designs[rule], values / scale, strength)
   made = {n: np.zeros((g.edges, len(g.candidates))) for n, g in groups.items()}
   for (name, edge, k), value in zip(slots.entries, found[:-1], strict=True):
@@ -207,4 +229,5 @@ def fit(
     rule,
     strength,
     prediction_errors(predicted, values),
+    tuple(f"{n}[{e}] {groups[n].candidates[k]}" for n, e, k in alike),
   )
