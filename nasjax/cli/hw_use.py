@@ -139,17 +139,17 @@ def time_network(path: str, config: TimeConfig) -> int:
     raise InputError("--measure", "is missing", "give what measures it")
   architecture, _ = own_spaces.read_genotype(path)
   if measured.PLACE in config.measure:
-    print(
-      "note: the network in {onnx} has random weights: measure what it costs,"
-      " not what it gets right",
-      file=sys.stderr,
-    )
     measure = measured.command(
       config.measure,
       model=bundle.decided_model,
       timeout_seconds=config.timeout_seconds,
       retries=config.retries,
       cache=config.cache,
+    )
+    print(
+      "note: the network in {onnx} has random weights: measure what it costs,"
+      " not what it gets right",
+      file=sys.stderr,
     )
   else:
     measure = measured.function(

@@ -184,7 +184,8 @@ def command(
     own last words where it failed.
 
   Raises:
-    InputError: the line has no `{onnx}`, or cannot be split into words.
+    InputError: the line has no `{onnx}`, or cannot be split into words, or onnx
+      is not installed.
   """
   try:
     words = shlex.split(line)
@@ -192,11 +193,12 @@ def command(
     raise InputError(line, str(error)) from None
   if not any(PLACE in word for word in words):
     raise InputError(line, f"names no {PLACE}, the network's file")
+  onnx = onnx_nodes.need("onnx")
 
   def attempt(architecture):
     with tempfile.TemporaryDirectory(prefix="nasjax-") as folder:
       path = os.path.join(folder, "network.onnx")
-      onnx_nodes.need("onnx").save(model(architecture), path)
+      onnx.save(model(architecture), path)
       filled = [word.replace(PLACE, path) for word in words]
       return _last_json(_run(filled, line, timeout_seconds), line)
 
