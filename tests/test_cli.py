@@ -158,7 +158,10 @@ REFUSED = [
   (["--relaxation", "gdsa"], "did you mean gdas?"),
   (["--hypergradient", "unroled"], "did you mean unrolled?"),
   (["--weighting", "constnat"], "did you mean constant?"),
-  (["--penalty", "quadratik"], "did you mean quadratic?"),
+  (
+    ["--penalty", "quadratik", "--limit", "params=1e6"],
+    "did you mean quadratic?",
+  ),
   (["--objective", "cross_entropi"], "did you mean cross_entropy?"),
   (["--objective", "params", "params"], "twice"),
   (["--device", "x86-servr"], "did you mean x86-server?"),

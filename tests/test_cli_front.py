@@ -282,7 +282,10 @@ REFUSED = [
   (["--objective", "params+2*"], "no sum"),
   (["--objective", "params+-1*macs"], "--objective"),
   (["--tighten", "2"], "no limit"),
-  (["--penalty", "objectiv"], "did you mean objective?"),
+  (
+    ["--penalty", "objectiv", "--limit", "params=1e6"],
+    "did you mean objective?",
+  ),
   (["--from", "nowhere"], "no run folder"),
   (["--check-ranking", "2"], "below 3"),
 ]

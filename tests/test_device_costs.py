@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_space
 
 from nasjax import hardware, run_folder, spaces
 from nasjax.cli.main import main
@@ -214,7 +215,8 @@ def test_a_deadline_that_cannot_be_kept_is_refused(
 ):
   out = tmp_path / "run"
   given = ["search", "--data", npz, "--device", "raspberry-pi-4", *words]
-  given += ["--objective", "cross_entropy", "edp_mj_ms", "--nodes", "1"]
+  given += ["--objective", "cross_entropy", "edp_mj_ms"]
+  given += ["--space", toy_space.NAME]
   given += ["--edp-deadline-ms", "1e-6", "--out", str(out)]
   assert main(given) == 2
   error = capsys.readouterr().err
@@ -224,13 +226,14 @@ def test_a_deadline_that_cannot_be_kept_is_refused(
 
 def test_a_deadline_bounds_what_is_decided(npz, tmp_path):
   out = tmp_path / "run"
-  space = spaces.edge(image_shape=(8, 8, 3), num_classes=3, nodes=1)
+  space = toy_space.toy((8, 8, 3), 3)
   device = hardware.device("raspberry-pi-4")
   fastest = device.fastest(space)
   values = [fastest.exact(network(s, space)) for s in range(200)]
   deadline = float(np.percentile(values, 20))
   given = ["search", "--data", npz, "--device", "raspberry-pi-4"]
-  given += ["--objective", "cross_entropy", "edp_mj_ms", "--nodes", "1"]
+  given += ["--objective", "cross_entropy", "edp_mj_ms"]
+  given += ["--space", toy_space.NAME]
   given += ["--edp-deadline-ms", repr(deadline), "--out", str(out)]
   given += ["--epochs", "1", "--batch-size", "8"]
   assert main(given) == 0

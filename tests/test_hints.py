@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import toy_space
 
-from nasjax import hardware, run_folder
+from nasjax import hardware, run_folder, spaces
 from nasjax.cli import config as configs
 from nasjax.cli import hints
 from nasjax.cli.main import _parser, main
+from nasjax.spaces import genotype
 from nasjax.spaces.space import Architecture, random_choices
 
 SPACE = toy_space.toy()
@@ -99,3 +101,17 @@ def test_a_run_says_them(npz, tmp_path, capsys):
   found = json.loads((tmp_path / "a" / run_folder.GENOTYPE).read_text())
   decided = found["metrics"]["macs"]["value"]
   assert ("far below the limit" in said) == (decided < 0.7 * 30_000)
+
+
+def test_timing_says_that_the_weights_are_random(tmp_path, capsys):
+  path = tmp_path / "genotype.json"
+  program = tmp_path / "print.py"
+  program.write_text("print('{\"latency_ms\": 1.5}')")
+  line = f"{sys.executable} {program} {{onnx}}"
+  one = spaces.nasbench201(channels=2, cells=1, image_shape=(8, 8, 1))
+  decided = spaces.architecture(one, {"cell": ["skip_connect"] * 6})
+  value = genotype.to_json(decided, metrics={}, limits={}, seed=0)
+  path.write_text(run_folder.json_text(value))
+  assert main(["hw", "time", str(path), "--measure", line]) == 0
+  said = capsys.readouterr()
+  assert "latency_ms 1.5" in said.out and "random weights" in said.err

@@ -36,6 +36,11 @@ CELLS = np.array(list(ways()))
 RESTS = spaces.architecture(SPACE, {n: CELLS[0] for n in SPACE.groups}).choices
 
 
+@jax.jit
+def probabilities(weights):
+  return kept_edges.probabilities(weights, KEPT)
+
+
 def drawn_weights(seed, scale=3.0):
   keys = jax.random.split(jax.random.key(seed), len(SPACE.masks))
   logits = {
@@ -56,7 +61,7 @@ def chances(rows):
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 3.0, 6.0]))
 def test_probabilities_are_those_of_all_networks(seed, scale):
   weights = drawn_weights(seed, scale)
-  found = kept_edges.probabilities(weights, KEPT)
+  found = probabilities(weights)
   for name, rows in found.items():
     hot = np.eye(8)[CELLS]
     np.testing.assert_allclose(
@@ -68,11 +73,11 @@ def test_a_network_is_its_own_expectation_and_gradients_are_finite():
   rows = {n: CELLS[[17, 5000]][i] for i, n in enumerate(SPACE.groups)}
   one = spaces.architecture(SPACE, rows)
   hot = {n: jnp.asarray(w) for n, w in one.one_hot().items()}
-  found = kept_edges.probabilities(hot, KEPT)
+  found = probabilities(hot)
   for name, row in hot.items():
     np.testing.assert_allclose(found[name], row, atol=1e-6)
   metric = hardware.params(SPACE)
-  slopes = jax.grad(metric.expected)(hot)
+  slopes = jax.jit(jax.grad(metric.expected))(hot)
   assert all(np.isfinite(v).all() for v in slopes.values())
 
 
@@ -209,7 +214,7 @@ def test_networks_are_drawn_as_the_weights_say():
   weights = drawn_weights(5, 1.0)
   genes = genetics.drawn(SPACE, weights, jax.random.key(0), 20_000)
   choices = genetics.to_choices(SPACE, genes)
-  want = kept_edges.probabilities(weights, KEPT)
+  want = probabilities(weights)
   for name, rows in choices.items():
     found = np.eye(8)[rows].mean(0)
     np.testing.assert_allclose(found, want[name], atol=0.02)

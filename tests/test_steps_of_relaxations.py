@@ -147,7 +147,10 @@ def hard_gumbel(key, logits, step):
   return jax.nn.one_hot((logits + noise).argmax(-1), logits.shape[-1])
 
 
-@pytest.mark.parametrize("function, step", [(gumbel, 0), (hard_gumbel, 7)])
+@pytest.mark.parametrize(
+  "function, step",
+  [pytest.param(gumbel, 0, marks=pytest.mark.slow), (hard_gumbel, 7)],
+)
 def test_a_users_sampler_is_decided_for_the_most_probable(function, step):
   logits = {"g": jax.random.normal(jax.random.key(step), (200, 8))}
   masks = {"g": np.ones((200, 8), bool)}

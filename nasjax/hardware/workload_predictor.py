@@ -7,6 +7,7 @@ those that have a row, and refuses what lies outside of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -198,11 +199,29 @@ def _rows(pairs) -> np.ndarray:
   return np.array(found)
 
 
-def _train(x, y, key, width, steps, members, rate):
-  """Trains an ensemble on all rows at once: parameters, leaves [members]."""
-  net, optimizer = (
-    _Perceptron(width),
-    optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=1e-3),
+@functools.partial(
+  jax.jit, static_argnames=("rate", "width", "steps", "members")
+)
+def _train(x, y, used, key, *, rate, width, steps, members):
+  """Trains an ensemble on the rows that are `used`, all at once.
+
+  Args:
+    x: f32[N, F], standardised features.
+    y: f32[N], standardised logarithms.
+    used: f32[N], 1 for rows to learn from, else 0: so one compiled program
+      serves every fold.
+    key: of the weights at the start.
+    rate: learning rate at the start.
+    width: of the hidden layers.
+    steps: of AdamW.
+    members: networks.
+
+  Returns:
+    Parameters, leaves [members, ...].
+  """
+  net = _Perceptron(width)
+  optimizer = optax.adamw(
+    optax.cosine_decay_schedule(rate, steps), weight_decay=1e-3
   )
 
   def one(key):
@@ -212,9 +231,10 @@ def _train(x, y, key, width, steps, members, rate):
       params, state = carry
 
       def loss(p):
-        return optax.losses.huber_loss(
+        lost = optax.losses.huber_loss(
           net.apply({"params": p}, x), y, delta=0.3
-        ).mean()
+        )
+        return (lost * used).sum() / used.sum()
 
       updates, state = optimizer.update(jax.grad(loss)(params), state, params)
       return (optax.apply_updates(params, updates), state), None
@@ -222,7 +242,7 @@ def _train(x, y, key, width, steps, members, rate):
     carry = (params, optimizer.init(params))
     return jax.lax.scan(step, carry, None, length=steps)[0][0]
 
-  return jax.jit(jax.vmap(one))(jax.random.split(key, members))
+  return jax.vmap(one)(jax.random.split(key, members))
 
 
 def workload_predictor(
@@ -274,10 +294,21 @@ def workload_predictor(
     scale = np.where(deviation > 1e-9, deviation, 1.0)
     logs = np.log(values[some])
     offset = float(logs.mean()), float(logs.std()) or 1.0
-    x = jnp.asarray((rows[some] - center) / scale, jnp.float32)
-    y = jnp.asarray((logs - offset[0]) / offset[1], jnp.float32)
-    key = jax.random.key(seed)
-    params = _train(x, y, key, width, steps, members, rate)
+    used = np.zeros(len(rows), np.float32)
+    used[some] = 1.0
+    # Rows that are not learned from are 0, whatever they are.
+    x = np.where(used[:, None] > 0, (rows - center) / scale, 0.0)
+    y = np.where(used > 0, (np.log(values) - offset[0]) / offset[1], 0.0)
+    params = _train(
+      jnp.asarray(x, jnp.float32),
+      jnp.asarray(y, jnp.float32),
+      used,
+      jax.random.key(seed),
+      rate=rate,
+      width=width,
+      steps=steps,
+      members=members,
+    )
     return _Fitted(params, center, scale, offset, width)
 
   alike = [work._replace(bits=0) for (work, _), _ in pairs]
