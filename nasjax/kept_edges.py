@@ -52,13 +52,17 @@ def kept_sets(space: Any) -> dict[str, KeptSets]:
   Raises:
     ValueError: a group that keeps edges has no candidate `none`.
   """
-  return {
-    name: KeptSets(
-      tuple(space.groups[name].candidates).index("none"), tuple(sets)
-    )
-    for name, sets in getattr(space, "kept", {}).items()
-    if sets
-  }
+  found = {}
+  for name, sets in getattr(space, "kept", {}).items():
+    candidates = tuple(space.groups[name].candidates)
+    if sets and "none" not in candidates:
+      raise ValueError(
+        f"space {space.name}: group {name} keeps a fixed number of edges, but"
+        " has no candidate none for the others"
+      )
+    if sets:
+      found[name] = KeptSets(candidates.index("none"), tuple(sets))
+  return found
 
 
 def combinations(edges: Sequence[int], count: int) -> np.ndarray:

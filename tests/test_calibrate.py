@@ -183,7 +183,7 @@ def test_too_few_networks_are_refused():
 
 
 def test_a_space_without_joins_has_features_all_the_same():
-  works = SPACES["edge"].workloads()._replace(joins={})
+  works = SPACES["residual"].workloads()._replace(joins={})
   choices = {n: np.zeros(len(e), int) for n, e in works.groups.items()}
   found = calibrate.features(works, choices, lambda work: 1.0)
   assert found and all(v > 0 for v in found.values())

@@ -40,7 +40,7 @@ def most_values(folder):
 def searched(npz, tmp_path_factory):
   out = tmp_path_factory.mktemp("bits") / "run"
   words = ["search", "--data", npz, *WORDS, "--quantize-bits", "3"]
-  words += ["--retrain", "2", "--check-ranking", "3"]
+  words += ["--retrain", "2"]
   assert main([*words, "--out", str(out)]) == 0
   return out
 

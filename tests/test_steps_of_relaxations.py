@@ -147,21 +147,28 @@ def hard_gumbel(key, logits, step):
   return jax.nn.one_hot((logits + noise).argmax(-1), logits.shape[-1])
 
 
-@pytest.mark.parametrize(
-  "function, step",
-  [pytest.param(gumbel, 0, marks=pytest.mark.slow), (hard_gumbel, 7)],
-)
-def test_a_users_sampler_is_decided_for_the_most_probable(function, step):
-  logits = {"g": jax.random.normal(jax.random.key(step), (200, 8))}
-  masks = {"g": np.ones((200, 8), bool)}
+def decided(function, edges, step):
+  """(share of edges decided against the most probable, weights, logits)."""
+  logits = {"g": jax.random.normal(jax.random.key(step), (edges, 8))}
+  masks = {"g": np.ones((edges, 8), bool)}
   made = relaxations.from_function(function)
   weights = made.expect(logits, masks, jnp.int32(step))["g"]
   wrong = (weights.argmax(-1) != logits["g"].argmax(-1)).mean()
-  assert float(wrong) <= 0.02
-  # What the docstring says of the error, where the mean is known.
-  if function is hard_gumbel:
-    off = np.asarray(weights - jax.nn.softmax(logits["g"], -1))
-    assert off.std() <= 0.002
+  return float(wrong), weights, logits["g"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function, step", [(gumbel, 0), (hard_gumbel, 7)])
+def test_a_users_sampler_is_decided_for_the_most_probable(function, step):
+  assert decided(function, 200, step)[0] <= 0.02
+
+
+def test_the_error_that_draws_leave_is_what_is_said():
+  """Where the mean is known; an edge of 40 may be a near tie."""
+  wrong, weights, logits = decided(hard_gumbel, 40, 3)
+  assert wrong <= 0.05
+  off = np.asarray(weights - jax.nn.softmax(logits, -1))
+  assert off.std() <= 0.002
 
 
 def test_a_users_own_expectation_decides():

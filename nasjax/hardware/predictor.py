@@ -24,13 +24,19 @@ from nasjax import kept_edges
 from nasjax.hardware import choices as choice_tables
 from nasjax.hardware import features, gaussian_process
 from nasjax.hardware.scores import Errors, prediction_errors
+from nasjax.hardware.workload_predictor import (
+  WorkloadPredictor,
+  workload_predictor,
+)
 from nasjax.spaces.space import random_choices
 from nasjax.types import Choices, Group, Metric, Weights
 
 __all__ = [
   "ArchitecturePredictor",
+  "WorkloadPredictor",
   "accuracy_predictor",
   "architecture_predictor",
+  "workload_predictor",
 ]
 
 _REFERENCE = 2000  # random architectures by which features are standardised
