@@ -114,6 +114,14 @@ def test_its_form_is_found_out(metric):
   assert table.of(one.choices) == pytest.approx(metric.exact(one))
 
 
+def test_what_a_measurement_raises_is_not_taken_for_an_answer():
+  def exact(architecture):
+    raise ValueError("the board does not answer")
+
+  with pytest.raises(ValueError, match="does not answer"):
+    costs.resolved(SPACE, own()._replace(exact=exact))
+
+
 def test_a_search_takes_it_as_a_limit(metric):
   made = search.differentiable(
     SPACE, constraints=[constraints.at_most(metric, 4.0)]

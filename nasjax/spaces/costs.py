@@ -14,6 +14,10 @@ from nasjax.types import Choices, Masks, Metric
 ADDITIVE = ("sum", "products")  # forms of metrics
 
 
+class NotAdditiveError(ValueError):
+  """A metric whose form is "sum" is none over the choices."""
+
+
 class AdditiveCosts(NamedTuple):
   """A metric as constant + the sum of one table entry an edge (float64).
 
@@ -71,7 +75,7 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
     Its additive form.
 
   Raises:
-    ValueError: the metric is not a sum over the choices.
+    NotAdditiveError: the metric is not a sum over the choices.
   """
   if metric.form == "products":
     own = metric.terms
@@ -98,7 +102,7 @@ def additive_costs(space: Space, metric: Metric) -> AdditiveCosts:
     choices = {n: rows[i] for n, rows in drawn.items()}
     value = float(metric.exact(Architecture(space, choices)))
     if not np.isclose(value, costs.of(choices), rtol=1e-6, atol=1e-9):
-      raise ValueError(
+      raise NotAdditiveError(
         f"{metric.name} is not additive over the choices; decide needs"
         " additive metrics"
       )
@@ -193,12 +197,15 @@ Costs = AdditiveCosts | LargestCosts | OtherCosts
 
 
 def resolved(space: Space, metric: Metric) -> Metric:
-  """The metric with the form that it has: "other" for a sum that is none."""
+  """The metric with the form that it has: "other" for a sum that is none.
+
+  What its `exact` raises is not taken for an answer.
+  """
   if metric.form != "sum":
     return metric
   try:
     additive_costs(space, metric)
-  except ValueError:
+  except NotAdditiveError:
     return metric._replace(form="other")
   return metric
 
