@@ -1,13 +1,16 @@
 """Roofline and energy: hand-worked examples, brute force, differences."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nasjax.hardware import energy, roofline
+from nasjax.hardware.device import Device
 from nasjax.hardware.profile import Level, Profile, Rule
-from nasjax.hardware.workload import Workload
+from nasjax.hardware.workload import SpaceWorkloads, Workload
 
 # 1 GHz, 2 cores, 4 lanes of float32, 2 FLOPs a lane and cycle, half of it
 # reached: 1e9 * 2 * 4 * 2 * 0.5 = 8 GFLOP/s.
@@ -108,7 +111,9 @@ def test_the_memory_that_holds_the_working_set():
 
 def test_cost_by_hand():
   # 2e-9 * 65536 + 1e-6 * 14336 + 0.5 * 0.019192
-  assert roofline.cost(POINTWISE, DEVICE) == pytest.approx(
+  space = SimpleNamespace(workloads=lambda: SpaceWorkloads((POINTWISE,), {}))
+  metric = Device("d", None, DEVICE).cost(space)
+  assert metric.exact(SimpleNamespace(choices={})) == pytest.approx(
     0.000131072 + 0.014336 + 0.009596
   )
 

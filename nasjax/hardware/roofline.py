@@ -258,18 +258,3 @@ def latency_ms(
 ) -> float:
   """The whole time of a workload in ms for one image, see `times`."""
   return 1e3 * times(work, profile, counting=counting, batch=batch).total_s
-
-
-def cost(work: Workload, profile: Profile) -> float:
-  """FLOPs, bytes and latency, weighted as the device's profile says.
-
-  Returns:
-    alpha FLOPs + beta bytes + gamma ms, without unit; `[cost]` of the profile
-    holds the three.
-  """
-  alpha, beta, gamma = profile.cost
-  return (
-    alpha * work.flops
-    + beta * moved_bytes(work, profile)
-    + gamma * latency_ms(work, profile)
-  )
